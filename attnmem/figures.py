@@ -1,0 +1,245 @@
+"""The book's pictures and tables, in one style."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, NullLocator
+from tabulate import tabulate
+
+from attnmem.devices import Accelerator
+from attnmem.measure import Measurement
+from attnmem.memory import peak_bytes
+from attnmem.roofline import balance, standard_steps
+from attnmem.workload import Workload
+
+# Three colours that colour-blind readers can tell apart (Okabe and Ito 2008), on white paper.
+BLUE = "#0072B2"  # what grows with N: Q, K, V, O
+ORANGE = "#D55E00"  # what grows with N²: S, P; and whatever the text warns of
+GREEN = "#009E73"  # training
+GREY = "#6B6B6B"  # devices, limits
+
+STYLE: Any = {
+    "figure.figsize": (8.0, 4.2),
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture on every machine
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E3E3E3",
+    "lines.linewidth": 2,
+    "svg.hashsalt": "attnmem",  # the same bytes from build to build
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows, each column name -> text, as HTML in a notebook and as aligned text elsewhere."""
+
+    rows: Sequence[Mapping[str, object]]
+
+    def __repr__(self) -> str:
+        return self._text("simple")
+
+    def _repr_html_(self) -> str:
+        return self._text("html")
+
+    def _text(self, style: str) -> str:
+        columns = zip(*(row.values() for row in self.rows), strict=True)
+        align = ["right" if _numeric(column) else "left" for column in columns]
+        return tabulate(
+            self.rows, headers="keys", tablefmt=style, colalign=align, disable_numparse=True
+        )
+
+
+class Picture(Figure):
+    """A figure that notebooks show as SVG, the same bytes for the same picture."""
+
+    def _repr_svg_(self) -> str:
+        buffer = io.StringIO()
+        with rc_context(STYLE):
+            self.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        return buffer.getvalue()
+
+
+@rc_context(STYLE)
+def score_matrices(scores: torch.Tensor, weights: torch.Tensor) -> Picture:
+    """S and P of one head, ``[N, N]`` each, as heat maps side by side."""
+    figure = Picture(figsize=(8.0, 3.7))
+    for axes, title, matrix in zip(
+        figure.subplots(1, 2), ("S = QKᵀ/√d", "P = softmax(S)"), (scores, weights), strict=True
+    ):
+        image = axes.imshow(matrix.float().cpu().numpy(), cmap="cividis")
+        axes.set(title=title, xlabel="key j", ylabel="query i")
+        axes.grid(visible=False)
+        figure.colorbar(image, ax=axes, shrink=0.85)
+    return figure
+
+
+@rc_context(STYLE)
+def memory_bars(workloads: Sequence[Workload]) -> Picture:
+    """Bytes of Q, K, V, O together and of S, P together, for each workload."""
+    figure = Picture()
+    axes = figure.subplots()
+    places = range(len(workloads))
+    for label, colour, shift, sizes in (
+        ("Q, K, V, O: grows with N", BLUE, -0.2, [4 * w.head_bytes for w in workloads]),
+        ("S, P: grows with N²", ORANGE, 0.2, [2 * w.score_bytes for w in workloads]),
+    ):
+        axes.bar([x + shift for x in places], sizes, 0.4, color=colour, label=label)
+    axes.set_xticks(places, [f"{w.seq_len}" for w in workloads])
+    axes.set_xlabel("sequence length N")
+    axes.set_yscale("log")
+    _bytes_axis(axes)
+    axes.legend(frameon=False)
+    return figure
+
+
+@rc_context(STYLE)
+def memory_curves(w: Workload, lengths: Sequence[int], devices: Sequence[Accelerator]) -> Picture:
+    """Bytes of Q, K, V, O and of S, P over N on linear axes, with the memory of ``devices``."""
+    figure = Picture()
+    axes = figure.subplots()
+    last = replace(w, seq_len=max(lengths))
+    for label, colour, factor, size in (
+        ("S, P", ORANGE, 2, "score_bytes"),
+        ("Q, K, V, O", BLUE, 4, "head_bytes"),
+    ):
+        sizes = [factor * getattr(replace(w, seq_len=n), size) for n in lengths]
+        axes.plot(lengths, sizes, color=colour)
+        _label(axes, last.seq_len, factor * getattr(last, size), label, colour)
+    for device in devices:
+        axes.axhline(device.memory_bytes, color=GREY, linewidth=1, linestyle="--")
+        _label(axes, min(lengths), device.memory_bytes, device.name, GREY, above=True)
+    axes.set_xlabel("sequence length N")
+    _bytes_axis(axes)
+    return figure
+
+
+@rc_context(STYLE)
+def peaks(measurements: Sequence[Measurement], devices: Sequence[Accelerator]) -> Picture:
+    """Predicted peaks as lines, measured ones as dots, over N on logarithmic axes.
+
+    A run that ended for want of memory stands as a cross at the peak it would have needed.
+    """
+    figure = Picture()
+    axes = figure.subplots()
+    lengths = sorted({m.workload.seq_len for m in measurements})
+    first = replace(measurements[0].workload, seq_len=lengths[0])
+    across = [replace(first, seq_len=n) for n in lengths]
+    axes.plot(lengths, [4 * w.head_bytes for w in across], color=BLUE)
+    _label(axes, lengths[-1], 4 * across[-1].head_bytes, "Q, K, V, O", BLUE)
+    for training, label, colour in ((True, "training", GREEN), (False, "inference", ORANGE)):
+        runs = [m for m in measurements if m.training == training]
+        if not runs:
+            continue
+        need = [peak_bytes(w, training=training) for w in across]
+        axes.plot(lengths, need, color=colour)
+        _label(axes, lengths[-1], need[-1], label, colour)
+        done = [m for m in runs if not m.out_of_memory]
+        axes.plot(
+            [m.workload.seq_len for m in done], [m.peak_bytes for m in done], "o", color=colour
+        )
+        failed = [m.workload for m in runs if m.out_of_memory]
+        axes.plot(
+            [w.seq_len for w in failed],
+            [peak_bytes(w, training=training) for w in failed],
+            "x",
+            color=colour,
+            markersize=9,
+            markeredgewidth=2,
+        )
+    for device in devices:
+        axes.axhline(device.memory_bytes, color=GREY, linewidth=1, linestyle="--")
+        _label(axes, lengths[0], device.memory_bytes, device.name, GREY, above=True)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lengths, [str(n) for n in lengths], rotation=30)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("sequence length N")
+    axes.set_yscale("log")
+    _bytes_axis(axes)
+    return figure
+
+
+@rc_context(STYLE)
+def intensities(
+    w: Workload, lengths: Sequence[int], head_dims: Sequence[int], devices: Sequence[Accelerator]
+) -> Picture:
+    """Arithmetic intensity of the steps over N, against the balance points of ``devices``."""
+    figure = Picture(figsize=(8.0, 5.0))
+    axes = figure.subplots()
+    for d in head_dims:
+        steps = [standard_steps(replace(w, seq_len=n, head_dim=d)) for n in lengths]
+        line = [step[0].intensity for step in steps]
+        axes.plot(lengths, line, color=BLUE)
+        _label(axes, lengths[-1], line[-1], f"QKᵀ, PV: d = {d}", BLUE)
+    for index in (1, 2):
+        line = [step[index].intensity for step in steps]
+        axes.plot(lengths, line, color=ORANGE)
+        _label(axes, lengths[-1], line[-1], steps[-1][index].name, ORANGE)
+    for device in devices:
+        point = balance(device, matrix=True)
+        axes.axhline(point, color=GREY, linewidth=1, linestyle="--")
+        _label(axes, lengths[0], point, device.name, GREY, above=True)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lengths, [str(n) for n in lengths])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(top=2 * max(balance(device, matrix=True) for device in devices))
+    axes.set(xlabel="sequence length N", ylabel="FLOPs per byte")
+    return figure
+
+
+@rc_context(STYLE)
+def stacks(peaks: Mapping[str, Mapping[str, int]]) -> Picture:
+    """What is alive at each of several peaks: name -> (label -> bytes), as stacked bars."""
+    figure = Picture(figsize=(8.0, 0.9 + 0.75 * len(peaks)))
+    axes = figure.subplots()
+    total = max(sum(alive.values()) for alive in peaks.values())
+    for place, alive in enumerate(peaks.values()):
+        left = 0
+        for label, size in sorted(alive.items(), key=lambda item: -item[1]):
+            colour = ORANGE if label in ("S", "P", "dP", "dS", "dP·P") else BLUE
+            axes.barh(place, size, left=left, color=colour, edgecolor="white", linewidth=1.5)
+            if size > total / 30:
+                axes.text(left + size / 2, place, label, ha="center", va="center", color="white")
+            left += size
+    axes.set_yticks(range(len(peaks)), list(peaks))
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
+    axes.set_xlabel("memory alive at the peak")
+    return figure
+
+
+def _numeric(column: Sequence[object]) -> bool:
+    return all(str(cell).lstrip("−-")[:1].isdigit() for cell in column)
+
+
+def _bytes_axis(axes: Axes) -> None:
+    axes.yaxis.set_major_formatter(EngFormatter(unit="B"))
+    axes.set_ylabel("memory")
+
+
+def _label(axes: Axes, x: float, y: float, text: str, colour: str, *, above: bool = False) -> None:
+    """Name a line at its end, or above its beginning."""
+    offset, align = ((2, 3), "bottom") if above else ((8, 0), "center")
+    axes.annotate(
+        text,
+        (x, y),
+        offset,
+        textcoords="offset points",
+        color=colour,
+        va=align,
+        annotation_clip=False,
+    )

@@ -1,0 +1,269 @@
+"""The same quantities from a real device: its allocator, asked while a program runs."""
+
+import contextlib
+import datetime
+import functools
+import gc
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cpuinfo
+import psutil
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from attnmem.attention import Program, run
+from attnmem.workload import Workload
+
+if sys.platform == "linux":
+    import resource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a number comes from: the device, its memory in bytes, the versions, the day."""
+
+    device: str
+    memory_bytes: int
+    driver: str | None
+    cuda: str | None
+    torch: str
+    python: str
+    date: str
+
+    def __str__(self) -> str:
+        parts = [
+            self.device,
+            self.driver and f"driver {self.driver}",
+            self.cuda and f"CUDA {self.cuda}",
+            f"torch {self.torch}",
+            self.date,
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What the allocator of a device reported for one run of a program.
+
+    ``input_bytes``: Q, K and V. ``peak_bytes``: the largest sum of the sizes of the tensors alive
+    at one moment, inputs included. ``peak_allocated_bytes``: the same in the allocator's blocks,
+    which are larger. ``saved_bytes``: alive between forward and backward, beyond Q, K, V and O.
+    ``workspace_bytes``: what libraries keep for themselves from the first call on, in no other
+    number here. With ``out_of_memory`` the run did not end, and the numbers are those up to there.
+    """
+
+    program: str
+    workload: Workload
+    training: bool
+    input_bytes: int
+    peak_bytes: int
+    peak_allocated_bytes: int
+    saved_bytes: int
+    workspace_bytes: int
+    out_of_memory: bool
+    provenance: Provenance
+
+
+def measure(
+    program: Program,
+    w: Workload,
+    training: bool = False,
+    device: str | torch.device | None = None,
+) -> Measurement:
+    """Run ``program`` on ``device`` and report its memory. See :func:`attnmem.attention.run`.
+
+    ``device`` is ``"cuda"``, ``"cuda:1"``, ``"cpu"`` …; ``None`` takes CUDA if there is one, else
+    the CPU. A first run warms the libraries up and is not counted. On CUDA the numbers come from
+    the caching allocator's statistics, on the CPU from the memory events of ``torch.profiler``.
+
+    Out of memory is a result, not an error, and leaves the device as it was. Raises
+    ``ValueError`` for a device that is not there, and whatever else ``program`` raises.
+    """
+    device = find_device(device)
+    observe = _observe_cuda if device.type == "cuda" else _observe_cpu
+    observed = observe(lambda: run(program, w, training=training, device=device), device)
+    live = observed.live
+    return Measurement(
+        program=getattr(program, "__name__", repr(program)),
+        workload=w,
+        training=training,
+        input_bytes=live["inputs"][0] if "inputs" in live else 0,
+        peak_bytes=observed.peak,
+        peak_allocated_bytes=observed.peak_allocated,
+        saved_bytes=live["forward"][0] - live["forward"][1] if "forward" in live else 0,
+        workspace_bytes=observed.workspace,
+        out_of_memory=observed.out_of_memory,
+        provenance=provenance(device),
+    )
+
+
+def find_device(device: str | torch.device | None = None) -> torch.device:
+    """The torch device that ``device`` names; ``None``: CUDA if there is one, else the CPU.
+
+    Raises ``ValueError`` for a device that is unknown, or not on this machine.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        found = torch.device("meta")
+    if found.type not in ("cuda", "cpu"):
+        raise ValueError(f"device must be 'cuda', 'cuda:<index>' or 'cpu', got {str(device)!r}")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {str(device)!r} is not on this machine: torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} CUDA devices; use 'cpu', or a recorded run "
+            "(attnmem.records)"
+        )
+    return found
+
+
+def provenance(device: str | torch.device | None = None) -> Provenance:
+    """What a reader needs to know about ``device`` to judge a number measured on it now."""
+    device = find_device(device)
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        name, memory = properties.name, properties.total_memory
+    else:
+        name, memory = _cpu_name(), psutil.virtual_memory().total
+    return Provenance(
+        device=name,
+        memory_bytes=memory,
+        driver=_driver_version() if device.type == "cuda" else None,
+        cuda=torch.version.cuda if device.type == "cuda" else None,
+        torch=torch.__version__,
+        python=platform.python_version(),
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
+
+
+@functools.cache  # it takes a second
+def _cpu_name() -> str:
+    return cpuinfo.get_cpu_info().get("brand_raw") or platform.machine()
+
+
+def _driver_version() -> str | None:
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.check_output(query, text=True).split()[0]
+    return None
+
+
+Run = Callable[[], Iterator[tuple[str, int]]]
+
+
+@dataclass
+class _Observed:
+    live: dict[str, tuple[int, int]]  # stage -> (bytes alive at its end, of these Q, K, V and O)
+    peak: int
+    peak_allocated: int
+    workspace: int
+    out_of_memory: bool
+
+
+def _finish(stages: Iterator[tuple[str, int]], at_stage: Callable[[str, int], None]) -> bool:
+    """Drive a run to its end; False when the device ran out of memory on the way."""
+    try:
+        for stage, own in stages:
+            at_stage(stage, own)
+    except torch.OutOfMemoryError:
+        return False
+    except RuntimeError as error:  # the CPU's allocator has no exception of its own
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        return False
+    return True
+
+
+def _observe_cuda(start: Run, device: torch.device) -> _Observed:
+    with torch.cuda.device(device):
+        # From an empty cache: blocks left over from earlier work would be reused, and what is
+        # *allocated* would depend on them. Without cuBLAS's workspaces, which the first matrix
+        # product allocates and keeps for ever, so that the warm-up shows their size.
+        torch._C._cuda_clearCublasWorkspaces()
+        _release()
+        before = torch.cuda.memory_allocated()
+        with warnings.catch_warnings():
+            # Autograd's thread has no CUDA context yet at its first matrix product, and gets one.
+            warnings.filterwarnings("ignore", "Attempting to run cuBLAS")
+            _finish(start(), lambda stage, own: None)
+        _release()
+        base = torch.cuda.memory_stats()
+        torch.cuda.reset_peak_memory_stats()
+        live = {}
+
+        def at_stage(stage: str, own: int) -> None:
+            now = torch.cuda.memory_stats()["requested_bytes.all.current"]
+            live[stage] = now - base["requested_bytes.all.current"], own
+
+        finished = _finish(start(), at_stage)
+        stats = torch.cuda.memory_stats()
+        _release()
+    return _Observed(
+        live=live,
+        peak=stats["requested_bytes.all.peak"] - base["requested_bytes.all.current"],
+        peak_allocated=stats["allocated_bytes.all.peak"] - base["allocated_bytes.all.current"],
+        workspace=base["allocated_bytes.all.current"] - before,
+        out_of_memory=not finished,
+    )
+
+
+def _release() -> None:
+    gc.collect()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+
+
+def _observe_cpu(start: Run, device: torch.device) -> _Observed:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler greets on stderr
+    owned = {}
+
+    def at_stage(stage: str, own: int) -> None:
+        owned[stage] = own
+        with record_function(f"attnmem {stage}"):  # marks the end of the stage among the events
+            pass
+
+    with _bounded_by_free_memory():
+        _finish(start(), at_stage)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            finished = _finish(start(), at_stage)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "trace.json")
+        profiler.export_chrome_trace(str(path))
+        events = sorted(json.loads(path.read_text())["traceEvents"], key=lambda e: e.get("ts", 0))
+    alive = peak = 0
+    live = {}
+    for event in events:
+        if event["name"] == "[memory]":
+            alive += event["args"]["Bytes"]
+            peak = max(peak, alive)
+        elif event["name"].startswith("attnmem "):
+            stage = event["name"].removeprefix("attnmem ")
+            live[stage] = alive, owned[stage]
+    return _Observed(live, peak, peak_allocated=peak, workspace=0, out_of_memory=not finished)
+
+
+@contextlib.contextmanager
+def _bounded_by_free_memory() -> Iterator[None]:
+    """Make an allocation beyond the free memory fail. Linux would grant it, and kill us later."""
+    if sys.platform != "linux":
+        yield
+        return
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    room = psutil.Process().memory_info().vms + psutil.virtual_memory().available
+    soft = room if limits[0] == resource.RLIM_INFINITY else min(room, limits[0])
+    resource.setrlimit(resource.RLIMIT_AS, (soft, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)

@@ -1,0 +1,117 @@
+"""Every command of the project: ``nox -l`` lists them, ``nox -s docs`` runs one."""
+
+import importlib.metadata
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.sessions = ["docs"]
+nox.options.reuse_existing_virtualenvs = True
+
+ROOT = Path(__file__).parent
+BUILD = ROOT / "_build"
+HTML = BUILD / "html" / "en"
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+# Warnings and broken references are errors, and all of them are shown, with tracebacks.
+SPHINX = ["-c", ".", "-d", "_build/doctrees/en", "-n", "-W", "--keep-going", "-T"]
+
+# ATTNMEM_USE_INSTALLED=1: take what the Python that runs nox has installed (a torch built for
+# this machine's GPU, say), and install only what is missing.
+USE_INSTALLED = os.environ.get("ATTNMEM_USE_INSTALLED", "0") not in ("", "0")
+VENV_PARAMS = ["--system-site-packages"] if USE_INSTALLED else []
+
+
+@nox.session(venv_params=VENV_PARAMS)
+def docs(session: nox.Session) -> None:
+    """Build the book, running its cells, and print the path to open."""
+    without_arguments(session)
+    install(session, "docs")
+    session.run("sphinx-build", *SPHINX, "book/en", str(HTML))
+    session.log(f"The book: {(HTML / 'index.html').as_uri()}")
+
+
+@nox.session(name="docs-live", venv_params=VENV_PARAMS)
+def docs_live(session: nox.Session) -> None:
+    """Rebuild the book at every save and show it in a browser; -- --port 8001 …"""
+    install(session, "docs")
+    live = ["--open-browser", "--watch", "attnmem", "--watch", "conf.py"]
+    session.run("sphinx-autobuild", *live, "-c", ".", "book/en", "_build/live", *session.posargs)
+
+
+@nox.session(venv_params=VENV_PARAMS)
+def tests(session: nox.Session) -> None:
+    """Run the tests; what follows -- goes to pytest: nox -s tests -- -k memory."""
+    install(session, "tests")
+    session.run("pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting and types."""
+    without_arguments(session)
+    install(session, "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+
+
+@nox.session(venv_params=VENV_PARAMS)
+def measure(session: nox.Session) -> None:
+    """Measure the book's grid on this machine's GPU and record it; -- --help lists options."""
+    install(session)
+    session.run("python", "-m", "attnmem", "measure", *session.posargs)
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Collect every package that the sessions install, for a machine without network."""
+    without_arguments(session)
+    needed = ["nox", *PYPROJECT["build-system"]["requires"], *PYPROJECT["project"]["dependencies"]]
+    needed += nox.project.dependency_groups(PYPROJECT, *PYPROJECT["dependency-groups"])
+    session.run("pip", "download", "-c", "constraints.txt", "-d", "_build/wheels", *needed)
+
+
+@nox.session(venv_backend="none")
+def clean(session: nox.Session) -> None:
+    """Delete the built book and what was kept of its executions."""
+    without_arguments(session)
+    shutil.rmtree(BUILD, ignore_errors=True)
+
+
+def without_arguments(session: nox.Session) -> None:
+    """Answer an argument that the session does not take with its usage."""
+    if session.posargs:
+        session.error(
+            f"{session.name} takes no arguments, got {' '.join(session.posargs)!r}. "
+            f"Usage: nox -s {session.name} (nox -l lists all sessions)"
+        )
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install the package and dependency groups, pinned; nothing if that was done before."""
+    pins = (ROOT / "constraints.txt").read_text()
+    if USE_INSTALLED:
+        installed = {canonical(found.name) for found in importlib.metadata.distributions()}
+        pins = "".join(
+            line
+            for line in pins.splitlines(keepends=True)
+            if canonical(line.partition("==")[0]) not in installed
+        )
+    requirements = nox.project.dependency_groups(PYPROJECT, *groups)
+    done = Path(session.virtualenv.location, "installed.txt")
+    state = "\n".join([pins, *requirements, *PYPROJECT["project"]["dependencies"]])
+    if done.exists() and done.read_text() == state:
+        return
+    constraints = Path(session.create_tmp(), "constraints.txt")
+    constraints.write_text(pins)
+    session.install("-c", str(constraints), "-e", ".", *requirements)
+    done.write_text(state)
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return name.strip().lower().replace("_", "-").replace(".", "-")

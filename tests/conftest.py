@@ -1,0 +1,74 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from hypothesis import settings
+
+ROOT = Path(__file__).parent.parent
+
+# Some properties run attention: a slow machine is not a defect, and CI must not be a lottery.
+settings.register_profile("project", deadline=None, derandomize=True)
+settings.load_profile("project")
+
+
+class Book:
+    """A copy of the book's sources that a test may change and build."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pages = folder / "book" / "en"
+        self.html = folder / "_build" / "html" / "en"
+        for name in ("attnmem", "book"):
+            shutil.copytree(
+                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        shutil.copy(ROOT / "conf.py", folder)
+
+    def build(self) -> subprocess.CompletedProcess:
+        """Build as `nox -s docs` does, with the copy's own package."""
+        sphinx = [sys.executable, "-m", "sphinx", *sphinx_options(), "book/en", str(self.html)]
+        return subprocess.run(
+            sphinx,
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(self.folder), "NO_COLOR": "1"},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def sphinx_options() -> list[str]:
+    """The options that noxfile.py builds with: the tests must be as strict."""
+    import noxfile
+
+    return noxfile.SPHINX
+
+
+@pytest.fixture
+def small_book(tmp_path: Path) -> Book:
+    """A book of one short page with a number from the package in it."""
+    book = Book(tmp_path)
+    for page in book.pages.glob("*.md"):
+        page.unlink()
+    (book.pages / "index.md").write_text(
+        "---\nfile_format: mystnb\nkernelspec:\n  name: python3\n---\n\n# A page\n\nSome prose.\n\n"
+        "```{code-cell} python3\nfrom attnmem.roofline import SOFTMAX_OPS\n\n"
+        'print("operations:", SOFTMAX_OPS)\n```\n'
+    )
+    return book
+
+
+@pytest.fixture(scope="session")
+def built_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The HTML of the whole book, built once for all workers."""
+    shared = tmp_path_factory.getbasetemp().parent / "book"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            book = Book(shared)
+            done = book.build()
+            assert done.returncode == 0, done.stdout
+    return shared / "_build" / "html" / "en"
