@@ -1,0 +1,61 @@
+"""Sphinx's configuration of the book."""
+
+import hashlib
+import importlib.metadata
+import platform
+from pathlib import Path
+
+import attnmem
+from attnmem.measure import provenance
+
+PACKAGE = Path(attnmem.__file__).parent
+
+
+def execution_key() -> str:
+    """What the outputs of the cells depend on besides the cells themselves.
+
+    The package's sources and records, every installed version, the device and its driver. With
+    another key, every page runs again.
+    """
+    here = provenance()
+    versions = sorted(
+        f"{found.name}=={found.version}" for found in importlib.metadata.distributions()
+    )
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")) + sorted(PACKAGE.rglob("*.json")):
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
+    digest.update("\n".join([platform.python_version(), *versions]).encode())
+    digest.update(f"{here.device} {here.memory_bytes} {here.driver}".encode())
+    return digest.hexdigest()[:16]
+
+
+project = "attnmem"
+author = "the attnmem authors"
+copyright = f"2026, {author}"
+release = attnmem.__version__
+
+extensions = ["myst_nb", "sphinx_copybutton", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
+
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(Path(__file__).parent / "_build" / "executed" / execution_key())
+nb_execution_timeout = 600
+# A failing cell is a warning, and with -W the build fails at its end: all failures are shown.
+nb_execution_show_tb = True
+nb_merge_streams = True
+
+copybutton_selector = "div.cell_input div.highlight pre"
+
+html_theme = "furo"
+html_title = "attnmem"
+html_favicon = "book/_static/favicon.svg"
+html_static_path = ["book/_static"]
+html_css_files = ["book.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#00568a", "color-brand-content": "#00568a"},
+    "dark_css_variables": {"color-brand-primary": "#7cc4f4", "color-brand-content": "#7cc4f4"},
+}

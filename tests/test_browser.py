@@ -1,0 +1,168 @@
+"""Every page in a real browser: what a reader sees, and what a reader's network sees."""
+
+import functools
+import gzip
+import http.server
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
+PAGES = ("index", "setup", "attention", "memory", "measurement", "intensity", "training", "summary")
+
+# A page may cost this much on a first visit and on the next, compressed, mathematics apart.
+FIRST_VISIT, NEXT_VISIT = 400_000, 60_000
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def site(built_book: Path) -> Iterator[str]:
+    handler = functools.partial(Handler, directory=str(built_book))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        missing = f"no browser on the path: looked for {', '.join(BROWSERS)}"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with sync_playwright() as playwright:
+        # In a container Chromium runs as root, and its sandbox does not start there.
+        options = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+        browser = playwright.chromium.launch(executable_path=found, args=options)
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A page, loaded, with what went wrong and what came over the network."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", self._note_console)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("requestfailed", lambda request: self.complaints.append(request.url))
+        page.on("response", self._note_response)
+        page.goto(address, wait_until="networkidle")
+        if page.locator(".math").count():
+            page.wait_for_selector("mjx-container")
+
+    def _note_console(self, message) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def _note_response(self, response) -> None:
+        if response.status >= 400:
+            self.complaints.append(f"{response.status} {response.url}")
+
+
+@pytest.fixture
+def visit(browser: Browser, site: str) -> Iterator:
+    contexts = []
+
+    def open_page(name: str, **options) -> Visit:
+        contexts.append(browser.new_context(**options))
+        return Visit(contexts[-1].new_page(), f"{site}/{name}.html")
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_loads_whole_and_from_here_alone(visit, site, name, scheme):
+    seen = visit(name, color_scheme=scheme)
+    assert seen.complaints == []
+    foreign = [url for url in seen.requests if not url.startswith((site, "data:"))]
+    assert foreign == []
+    # All mathematics is typeset, and nothing in it is an error.
+    page = seen.page
+    assert page.locator(".math").count() == page.locator(".math mjx-container").count()
+    assert page.locator("mjx-merror").count() == 0
+    # What a reader would see of it: a page that is wider than its window scrolls sideways.
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_figures_are_visible_and_described(visit, name):
+    page = visit(name).page
+    for image in page.locator("article img").all():
+        assert len(image.get_attribute("alt") or "") > 60, image.get_attribute("src")
+        assert image.evaluate("i => i.complete && i.naturalWidth > 0")
+        assert image.bounding_box()["width"] > 300
+    figures = {"setup": 0, "measurement": 0, "summary": 0, "memory": 2}
+    assert page.locator("article figure img").count() == figures.get(name, 1)
+
+
+def test_a_phone_shows_the_page_without_sideways_scrolling(visit):
+    for name in PAGES:
+        page = visit(name, viewport={"width": 390, "height": 800}).page
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), name
+
+
+def test_copy_buttons_copy_exactly_the_input(visit):
+    page = visit("attention", permissions=["clipboard-read", "clipboard-write"]).page
+    inputs = page.locator("div.cell_input div.highlight")
+    assert inputs.count() == page.locator("button.copybtn").count() > 5
+    button = inputs.nth(1).locator("button.copybtn")
+    inputs.nth(1).hover()
+    button.click()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == "s = q @ k.transpose(-2, -1) / math.sqrt(d)\nshape_text(s)"
+
+
+def test_search_finds_a_chapter(visit):
+    page = visit("search").page
+    page.goto(page.url + "?q=softmax")
+    page.wait_for_selector("ul.search li")
+    assert "Standard attention" in page.locator("ul.search").inner_text()
+
+
+def test_dark_mode_can_be_chosen(visit):
+    page = visit("memory", color_scheme="light").page
+    background = "getComputedStyle(document.body).backgroundColor"
+    before = page.evaluate(background)
+    page.locator("button.theme-toggle:visible").first.click()
+    assert page.evaluate(background) != before
+
+
+def test_pages_have_a_sidebar_contents_and_neighbours(visit):
+    page = visit("memory").page
+    assert page.locator(".sidebar-tree a").all_inner_texts()[:2] == ["Setup", "Standard attention"]
+    assert "The peak" in page.locator(".toc-tree").inner_text()
+    assert "Measurement" in page.locator("a.next-page").inner_text()
+    assert "Standard attention" in page.locator("a.prev-page").inner_text()
+
+
+def test_pages_are_light(visit, site, built_book):
+    seen = {}
+    for name in PAGES:
+        files = {url.removeprefix(site).partition("?")[0] for url in visit(name).requests}
+        seen[name] = {f for f in files if "/mathjax/" not in f and not f.startswith("data:")}
+    size = {
+        file: len(gzip.compress((built_book / file.lstrip("/")).read_bytes()))
+        for file in set().union(*seen.values())
+    }
+    shared = set.intersection(*seen.values())
+    for name, files in seen.items():
+        assert sum(size[f] for f in files) <= FIRST_VISIT, name
+        assert sum(size[f] for f in files - shared) <= NEXT_VISIT, name
