@@ -1,0 +1,68 @@
+"""The commands that a reader types."""
+
+import os
+import re
+import subprocess
+import sys
+
+from conftest import ROOT
+
+SESSIONS = {"docs", "docs-live", "tests", "lint", "measure", "wheels", "clean"}
+
+
+def run(*command: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=os.environ | {"NO_COLOR": "1", "COLUMNS": "200"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def test_nox_explains_every_session_in_a_line():
+    lines = re.findall(r"^[*-] ([\w-]+) -> (.+)$", run("nox", "-l").stdout, re.MULTILINE)
+    assert {name for name, _ in lines} == SESSIONS
+
+
+def test_readme_names_every_session():
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"nox -s {name}" in readme for name in SESSIONS)
+
+
+def test_a_mistyped_argument_is_answered_with_usage():
+    done = run("nox", "-s", "clean", "--", "--al")
+    assert done.returncode != 0
+    assert "clean takes no arguments, got '--al'. Usage: nox -s clean" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_mistyped_session_is_named():
+    done = run("nox", "-s", "doks")
+    assert done.returncode != 0
+    assert "doks" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_the_package_explains_itself():
+    done = run("attnmem", "--help")
+    assert done.returncode == 0
+    assert "measure" in done.stdout
+
+
+def test_a_mistyped_command_is_answered_with_usage():
+    for arguments in (["measre"], ["measure", "--devise", "cpu"], ["measure", "--device", "tpu"]):
+        done = run("attnmem", *arguments)
+        assert done.returncode == 2
+        assert "Usage: python -m attnmem" in done.stdout
+        assert "Traceback" not in done.stdout
+
+
+def test_ci_and_the_workflow_run_the_readme_s_commands():
+    first_block = (ROOT / "README.md").read_text().split("```")[1]
+    commands = re.findall(r"^(python -m pip install nox && .*?)\s+#", first_block, re.MULTILINE)
+    assert [command.split()[-1] for command in commands] == ["docs", "tests"]
+    workflow = (ROOT / ".github" / "workflows" / "book.yml").read_text()
+    assert all(f"run: {command}\n" in workflow for command in commands)
+    assert f"{commands[1]}\n" in (ROOT / ".ci" / "run").read_text()
