@@ -34,7 +34,12 @@ author = "the attnmem authors"
 copyright = f"2026, {author}"
 release = attnmem.__version__
 
-extensions = ["myst_nb", "sphinx_copybutton", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
+extensions = [
+    "myst_nb",
+    "sphinx_copybutton",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",
+]
 
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
@@ -56,6 +61,12 @@ html_css_files = ["book.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {
-    "light_css_variables": {"color-brand-primary": "#00568a", "color-brand-content": "#00568a"},
-    "dark_css_variables": {"color-brand-primary": "#7cc4f4", "color-brand-content": "#7cc4f4"},
+    "light_css_variables": {
+        "color-brand-primary": "#00568a",
+        "color-brand-content": "#00568a",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#7cc4f4",
+        "color-brand-content": "#7cc4f4",
+    },
 }

@@ -3,9 +3,11 @@
 import importlib.metadata
 import os
 import shutil
+import site
 from pathlib import Path
 
 import nox
+from packaging.utils import canonicalize_name
 
 nox.needs_version = ">=2024.10"
 nox.options.sessions = ["docs"]
@@ -22,31 +24,32 @@ SPHINX = ["-c", ".", "-d", "_build/doctrees/en", "-n", "-W", "--keep-going", "-T
 # ATTNMEM_USE_INSTALLED=1: take what the Python that runs nox has installed (a torch built for
 # this machine's GPU, say), and install only what is missing.
 USE_INSTALLED = os.environ.get("ATTNMEM_USE_INSTALLED", "0") not in ("", "0")
-VENV_PARAMS = ["--system-site-packages"] if USE_INSTALLED else []
+nox.options.envdir = ".nox/installed" if USE_INSTALLED else ".nox"
 
 
-@nox.session(venv_params=VENV_PARAMS)
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the book, running its cells, and print the path to open."""
     without_arguments(session)
     install(session, "docs")
-    session.run("sphinx-build", *SPHINX, "book/en", str(HTML))
+    session.run("python", "-m", "sphinx", *SPHINX, "book/en", str(HTML))
     session.log(f"The book: {(HTML / 'index.html').as_uri()}")
 
 
-@nox.session(name="docs-live", venv_params=VENV_PARAMS)
+@nox.session(name="docs-live")
 def docs_live(session: nox.Session) -> None:
     """Rebuild the book at every save and show it in a browser; -- --port 8001 …"""
     install(session, "docs")
-    live = ["--open-browser", "--watch", "attnmem", "--watch", "conf.py"]
-    session.run("sphinx-autobuild", *live, "-c", ".", "book/en", "_build/live", *session.posargs)
+    live = ["-c", ".", "--open-browser", "--watch", "attnmem", "--watch", "conf.py"]
+    pages = ["book/en", "_build/live"]
+    session.run("python", "-m", "sphinx_autobuild", *live, *pages, *session.posargs)
 
 
-@nox.session(venv_params=VENV_PARAMS)
+@nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; what follows -- goes to pytest: nox -s tests -- -k memory."""
     install(session, "tests")
-    session.run("pytest", "-n", "auto", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session
@@ -59,7 +62,7 @@ def lint(session: nox.Session) -> None:
     session.run("mypy")
 
 
-@nox.session(venv_params=VENV_PARAMS)
+@nox.session
 def measure(session: nox.Session) -> None:
     """Measure the book's grid on this machine's GPU and record it; -- --help lists options."""
     install(session)
@@ -70,7 +73,11 @@ def measure(session: nox.Session) -> None:
 def wheels(session: nox.Session) -> None:
     """Collect every package that the sessions install, for a machine without network."""
     without_arguments(session)
-    needed = ["nox", *PYPROJECT["build-system"]["requires"], *PYPROJECT["project"]["dependencies"]]
+    needed = [
+        "nox",
+        *PYPROJECT["build-system"]["requires"],
+        *PYPROJECT["project"]["dependencies"],
+    ]
     needed += nox.project.dependency_groups(PYPROJECT, *PYPROJECT["dependency-groups"])
     session.run("pip", "download", "-c", "constraints.txt", "-d", "_build/wheels", *needed)
 
@@ -95,11 +102,15 @@ def install(session: nox.Session, *groups: str) -> None:
     """Install the package and dependency groups, pinned; nothing if that was done before."""
     pins = (ROOT / "constraints.txt").read_text()
     if USE_INSTALLED:
-        installed = {canonical(found.name) for found in importlib.metadata.distributions()}
+        # Unlike --system-site-packages, this also reaches what a virtual environment has.
+        where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        folder = session.run("python", "-c", where, silent=True, log=False)
+        Path(folder.strip(), "installed.pth").write_text("\n".join(site.getsitepackages()))
+        installed = {canonicalize_name(found.name) for found in importlib.metadata.distributions()}
         pins = "".join(
             line
             for line in pins.splitlines(keepends=True)
-            if canonical(line.partition("==")[0]) not in installed
+            if canonicalize_name(line.partition("==")[0]) not in installed
         )
     requirements = nox.project.dependency_groups(PYPROJECT, *groups)
     done = Path(session.virtualenv.location, "installed.txt")
@@ -110,8 +121,3 @@ def install(session: nox.Session, *groups: str) -> None:
     constraints.write_text(pins)
     session.install("-c", str(constraints), "-e", ".", *requirements)
     done.write_text(state)
-
-
-def canonical(name: str) -> str:
-    """A distribution's name as package indexes compare it."""
-    return name.strip().lower().replace("_", "-").replace(".", "-")

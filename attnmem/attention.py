@@ -52,8 +52,8 @@ def run(
 
     Every number in the book belongs to this run. It creates Q, K, V; calls
     ``program(q, k, v)``, without gradients unless ``training``, and keeps only O; when
-    training it then creates dO and calls ``O.backward(dO)``. Q, K, V, O (and dO) stay alive
-    to the end.
+    training it then creates dO and calls ``O.backward(dO)``. Q, K, V and O stay alive to the
+    end, dO to the end of backward.
 
     Yields ``("inputs", bytes)``, ``("forward", bytes)`` and, when training,
     ``("backward", bytes)``: the stage that has just ended, and the bytes of Q, K, V and O

@@ -16,14 +16,17 @@ H100_PAPER = "NVIDIA H100 architecture whitepaper v1.04, Tables 1 and 3"
 
 @dataclass(frozen=True)
 class Accelerator:
-    """One accelerator's data sheet, in the units that data sheets use (GB is 10⁹ bytes).
+    """One accelerator's data sheet, in the units that data sheets use.
+
+    ``memory_gib``: capacity. Vendors print GB and count GiB, or a little less: an H100 of "80 GB"
+    reports 79.2 GiB (see the shipped record). ``bandwidth_gb_s``: 10⁹ bytes per second.
 
     ``matrix_tflops`` is the dense rate of the matrix units on 16-bit inputs with 32-bit
     accumulation, ``vector_tflops`` that of the 32-bit vector units (NVIDIA: CUDA cores).
     """
 
     name: str
-    memory_gb: float
+    memory_gib: float
     bandwidth_gb_s: float
     matrix_tflops: float
     vector_tflops: float
@@ -33,8 +36,8 @@ class Accelerator:
 
     @property
     def memory_bytes(self) -> int:
-        """The memory in bytes, as the vendor counts it."""
-        return int(self.memory_gb * 10**9)
+        """The capacity in bytes, an upper limit to what a program can get."""
+        return int(self.memory_gib * 2**30)
 
     @property
     def bandwidth(self) -> float:

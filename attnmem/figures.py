@@ -9,7 +9,7 @@ import torch
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, NullLocator
+from matplotlib.ticker import EngFormatter, NullLocator, PercentFormatter
 from tabulate import tabulate
 
 from attnmem.devices import Accelerator
@@ -57,7 +57,11 @@ class Table:
         columns = zip(*(row.values() for row in self.rows), strict=True)
         align = ["right" if _numeric(column) else "left" for column in columns]
         return tabulate(
-            self.rows, headers="keys", tablefmt=style, colalign=align, disable_numparse=True
+            self.rows,
+            headers="keys",
+            tablefmt=style,
+            colalign=align,
+            disable_numparse=True,
         )
 
 
@@ -76,7 +80,10 @@ def score_matrices(scores: torch.Tensor, weights: torch.Tensor) -> Picture:
     """S and P of one head, ``[N, N]`` each, as heat maps side by side."""
     figure = Picture(figsize=(8.0, 3.7))
     for axes, title, matrix in zip(
-        figure.subplots(1, 2), ("S = QKᵀ/√d", "P = softmax(S)"), (scores, weights), strict=True
+        figure.subplots(1, 2),
+        ("S = QKᵀ/√d", "P = softmax(S)"),
+        (scores, weights),
+        strict=True,
     ):
         image = axes.imshow(matrix.float().cpu().numpy(), cmap="cividis")
         axes.set(title=title, xlabel="key j", ylabel="query i")
@@ -87,20 +94,22 @@ def score_matrices(scores: torch.Tensor, weights: torch.Tensor) -> Picture:
 
 @rc_context(STYLE)
 def memory_bars(workloads: Sequence[Workload]) -> Picture:
-    """Bytes of Q, K, V, O together and of S, P together, for each workload."""
+    """How the bytes of Q, K, V, O and of S, P divide, for each workload."""
     figure = Picture()
     axes = figure.subplots()
-    places = range(len(workloads))
-    for label, colour, shift, sizes in (
-        ("Q, K, V, O: grows with N", BLUE, -0.2, [4 * w.head_bytes for w in workloads]),
-        ("S, P: grows with N²", ORANGE, 0.2, [2 * w.score_bytes for w in workloads]),
-    ):
-        axes.bar([x + shift for x in places], sizes, 0.4, color=colour, label=label)
-    axes.set_xticks(places, [f"{w.seq_len}" for w in workloads])
-    axes.set_xlabel("sequence length N")
-    axes.set_yscale("log")
-    _bytes_axis(axes)
-    axes.legend(frameon=False)
+    for place, w in enumerate(workloads):
+        heads, scores = 4 * w.head_bytes, 2 * w.score_bytes
+        share = heads / (heads + scores)
+        axes.bar(place, share, color=BLUE)
+        axes.bar(place, 1 - share, bottom=share, color=ORANGE)
+        total = EngFormatter(unit="B", places=1)(heads + scores)
+        axes.annotate(total, (place, 1), (0, 4), textcoords="offset points", ha="center")
+        axes.annotate("S, P", (place, 0.6), ha="center", color="white")
+    axes.annotate("Q, K, V, O", (0, 0.09), ha="center", color="white")
+    axes.set_xticks(range(len(workloads)), [f"{w.seq_len}" for w in workloads])
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.grid(visible=False, axis="x")
+    axes.set(xlabel="sequence length N", ylabel="share of the bytes", ylim=(0, 1.08))
     return figure
 
 
@@ -138,16 +147,22 @@ def peaks(measurements: Sequence[Measurement], devices: Sequence[Accelerator]) -
     across = [replace(first, seq_len=n) for n in lengths]
     axes.plot(lengths, [4 * w.head_bytes for w in across], color=BLUE)
     _label(axes, lengths[-1], 4 * across[-1].head_bytes, "Q, K, V, O", BLUE)
-    for training, label, colour in ((True, "training", GREEN), (False, "inference", ORANGE)):
+    for training, label, colour, lift in (
+        (True, "training", GREEN, 5),
+        (False, "inference", ORANGE, -5),
+    ):
         runs = [m for m in measurements if m.training == training]
         if not runs:
             continue
         need = [peak_bytes(w, training=training) for w in across]
         axes.plot(lengths, need, color=colour)
-        _label(axes, lengths[-1], need[-1], label, colour)
+        _label(axes, lengths[-1], need[-1], label, colour, lift=lift)
         done = [m for m in runs if not m.out_of_memory]
         axes.plot(
-            [m.workload.seq_len for m in done], [m.peak_bytes for m in done], "o", color=colour
+            [m.workload.seq_len for m in done],
+            [m.peak_bytes for m in done],
+            "o",
+            color=colour,
         )
         failed = [m.workload for m in runs if m.out_of_memory]
         axes.plot(
@@ -172,7 +187,10 @@ def peaks(measurements: Sequence[Measurement], devices: Sequence[Accelerator]) -
 
 @rc_context(STYLE)
 def intensities(
-    w: Workload, lengths: Sequence[int], head_dims: Sequence[int], devices: Sequence[Accelerator]
+    w: Workload,
+    lengths: Sequence[int],
+    head_dims: Sequence[int],
+    devices: Sequence[Accelerator],
 ) -> Picture:
     """Arithmetic intensity of the steps over N, against the balance points of ``devices``."""
     figure = Picture(figsize=(8.0, 5.0))
@@ -186,17 +204,18 @@ def intensities(
         line = [step[index].intensity for step in steps]
         axes.plot(lengths, line, color=ORANGE)
         _label(axes, lengths[-1], line[-1], steps[-1][index].name, ORANGE)
+    left = lengths[0] / 2.5  # room for the names of the devices
     for device in devices:
         point = balance(device, matrix=True)
         axes.axhline(point, color=GREY, linewidth=1, linestyle="--")
-        _label(axes, lengths[0], point, device.name, GREY, above=True)
+        _label(axes, left, point, device.name, GREY, above=True)
     axes.set_xscale("log", base=2)
     axes.set_xticks(lengths, [str(n) for n in lengths])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_ylim(top=2 * max(balance(device, matrix=True) for device in devices))
-    axes.set(xlabel="sequence length N", ylabel="FLOPs per byte")
+    axes.set(xlim=(left, None), ylim=(0.1, 1000))
+    axes.set(xlabel="sequence length N", ylabel="arithmetic intensity (FLOPs per byte)")
     return figure
 
 
@@ -207,14 +226,26 @@ def stacks(peaks: Mapping[str, Mapping[str, int]]) -> Picture:
     axes = figure.subplots()
     total = max(sum(alive.values()) for alive in peaks.values())
     for place, alive in enumerate(peaks.values()):
-        left = 0
+        left, small = 0, []
         for label, size in sorted(alive.items(), key=lambda item: -item[1]):
-            colour = ORANGE if label in ("S", "P", "dP", "dS", "dP·P") else BLUE
-            axes.barh(place, size, left=left, color=colour, edgecolor="white", linewidth=1.5)
-            if size > total / 30:
-                axes.text(left + size / 2, place, label, ha="center", va="center", color="white")
+            large = size > total / 30  # wide enough for its name
+            colour = ORANGE if large else BLUE
+            axes.barh(place, size, left=left, color=colour, edgecolor="white", linewidth=1)
+            if large:
+                axes.text(
+                    left + size / 2,
+                    place,
+                    label,
+                    ha="center",
+                    va="center",
+                    color="white",
+                )
+            else:
+                small.append(label)
             left += size
+        _label(axes, left, place, ", ".join(small), BLUE)
     axes.set_yticks(range(len(peaks)), list(peaks))
+    axes.set_xlim(right=1.35 * total)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
@@ -231,9 +262,18 @@ def _bytes_axis(axes: Axes) -> None:
     axes.set_ylabel("memory")
 
 
-def _label(axes: Axes, x: float, y: float, text: str, colour: str, *, above: bool = False) -> None:
+def _label(
+    axes: Axes,
+    x: float,
+    y: float,
+    text: str,
+    colour: str,
+    *,
+    above: bool = False,
+    lift: float = 0,
+) -> None:
     """Name a line at its end, or above its beginning."""
-    offset, align = ((2, 3), "bottom") if above else ((8, 0), "center")
+    offset, align = ((2, 3), "bottom") if above else ((8, lift), "center")
     axes.annotate(
         text,
         (x, y),

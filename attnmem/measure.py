@@ -56,9 +56,11 @@ class Measurement:
 
     ``input_bytes``: Q, K and V. ``peak_bytes``: the largest sum of the sizes of the tensors alive
     at one moment, inputs included. ``peak_allocated_bytes``: the same in the allocator's blocks,
-    which are larger. ``saved_bytes``: alive between forward and backward, beyond Q, K, V and O.
-    ``workspace_bytes``: what libraries keep for themselves from the first call on, in no other
-    number here. With ``out_of_memory`` the run did not end, and the numbers are those up to there.
+    which may be larger. ``peak_reserved_bytes``: what the allocator took from the driver to make
+    them. Both start from an empty cache. ``saved_bytes``: alive between forward and backward,
+    beyond Q, K, V and O. ``workspace_bytes``: what libraries keep for themselves from the first
+    call on, in no other number here. With ``out_of_memory`` the run did not end, and the numbers
+    are those up to there.
     """
 
     program: str
@@ -67,6 +69,7 @@ class Measurement:
     input_bytes: int
     peak_bytes: int
     peak_allocated_bytes: int
+    peak_reserved_bytes: int
     saved_bytes: int
     workspace_bytes: int
     out_of_memory: bool
@@ -90,7 +93,7 @@ def measure(
     """
     device = find_device(device)
     observe = _observe_cuda if device.type == "cuda" else _observe_cpu
-    observed = observe(lambda: run(program, w, training=training, device=device), device)
+    observed = observe(lambda: run(program, w, training=training, device=device), device, training)
     live = observed.live
     return Measurement(
         program=getattr(program, "__name__", repr(program)),
@@ -99,6 +102,7 @@ def measure(
         input_bytes=live["inputs"][0] if "inputs" in live else 0,
         peak_bytes=observed.peak,
         peak_allocated_bytes=observed.peak_allocated,
+        peak_reserved_bytes=observed.peak_reserved,
         saved_bytes=live["forward"][0] - live["forward"][1] if "forward" in live else 0,
         workspace_bytes=observed.workspace,
         out_of_memory=observed.out_of_memory,
@@ -167,6 +171,7 @@ class _Observed:
     live: dict[str, tuple[int, int]]  # stage -> (bytes alive at its end, of these Q, K, V and O)
     peak: int
     peak_allocated: int
+    peak_reserved: int
     workspace: int
     out_of_memory: bool
 
@@ -176,17 +181,23 @@ def _finish(stages: Iterator[tuple[str, int]], at_stage: Callable[[str, int], No
     try:
         for stage, own in stages:
             at_stage(stage, own)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError):
         return False
-    except RuntimeError as error:  # the CPU's allocator has no exception of its own
-        if "DefaultCPUAllocator" not in str(error):
+    except RuntimeError as error:  # these two have no exception of their own
+        if not any(name in str(error) for name in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC")):
             raise
         return False
     return True
 
 
-def _observe_cuda(start: Run, device: torch.device) -> _Observed:
+def _observe_cuda(start: Run, device: torch.device, training: bool) -> _Observed:
+    if torch.cuda.get_allocator_backend() != "native":
+        raise ValueError(
+            "device memory must come from PyTorch's own allocator, whose statistics are read; got "
+            f"{torch.cuda.get_allocator_backend()!r} (unset PYTORCH_ALLOC_CONF)"
+        )
     with torch.cuda.device(device):
+        torch.cuda.synchronize()
         # From an empty cache: blocks left over from earlier work would be reused, and what is
         # *allocated* would depend on them. Without cuBLAS's workspaces, which the first matrix
         # product allocates and keeps for ever, so that the warm-up shows their size.
@@ -196,6 +207,15 @@ def _observe_cuda(start: Run, device: torch.device) -> _Observed:
         with warnings.catch_warnings():
             # Autograd's thread has no CUDA context yet at its first matrix product, and gets one.
             warnings.filterwarnings("ignore", "Attempting to run cuBLAS")
+            # The workspaces first: this thread's, and for training that of autograd's thread. Each
+            # gets a segment of its own; inside a segment of the program it would keep all of that
+            # segment from being given back.
+            x = torch.ones(16, 16, device=device, requires_grad=training)
+            product = x @ x
+            if training:
+                product.sum().backward()  # type: ignore[no-untyped-call]
+            del x, product
+            _release()
             _finish(start(), lambda stage, own: None)
         _release()
         base = torch.cuda.memory_stats()
@@ -213,6 +233,7 @@ def _observe_cuda(start: Run, device: torch.device) -> _Observed:
         live=live,
         peak=stats["requested_bytes.all.peak"] - base["requested_bytes.all.current"],
         peak_allocated=stats["allocated_bytes.all.peak"] - base["allocated_bytes.all.current"],
+        peak_reserved=stats["reserved_bytes.all.peak"] - base["reserved_bytes.all.current"],
         workspace=base["allocated_bytes.all.current"] - before,
         out_of_memory=not finished,
     )
@@ -224,7 +245,7 @@ def _release() -> None:
     torch.cuda.empty_cache()
 
 
-def _observe_cpu(start: Run, device: torch.device) -> _Observed:
+def _observe_cpu(start: Run, device: torch.device, training: bool) -> _Observed:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler greets on stderr
     owned = {}
 
@@ -235,7 +256,10 @@ def _observe_cpu(start: Run, device: torch.device) -> _Observed:
 
     with _bounded_by_free_memory():
         _finish(start(), at_stage)
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        gc.collect()  # what is freed inside the profile must have been allocated there
+        with profile(
+            activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+        ) as profiler:
             finished = _finish(start(), at_stage)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "trace.json")
@@ -244,13 +268,13 @@ def _observe_cpu(start: Run, device: torch.device) -> _Observed:
     alive = peak = 0
     live = {}
     for event in events:
-        if event["name"] == "[memory]":
+        if event["name"] == "[memory]" and event["args"]["Device Type"] == 0:  # CPU
             alive += event["args"]["Bytes"]
             peak = max(peak, alive)
         elif event["name"].startswith("attnmem "):
             stage = event["name"].removeprefix("attnmem ")
             live[stage] = alive, owned[stage]
-    return _Observed(live, peak, peak_allocated=peak, workspace=0, out_of_memory=not finished)
+    return _Observed(live, peak, peak, peak, workspace=0, out_of_memory=not finished)
 
 
 @contextlib.contextmanager

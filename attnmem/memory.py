@@ -15,13 +15,14 @@ def tensors(w: Workload) -> dict[str, int]:
 def alive_at_peak(w: Workload, *, training: bool = False, device: str = "cuda") -> dict[str, int]:
     """The tensors alive at the peak of a run of ``standard_attention``: label -> bytes.
 
-    The peak is their sum: 2S + 4X in inference; when training 4S + 6X on CUDA, and 3S + 6X
+    The run is that of :func:`attnmem.attention.run`: contiguous inputs, no causal mask. The peak is
+    their sum: 2S + 4X in inference; when training 4S + 6X on CUDA, and 3S + 6X
     and one scalar on the CPU. S is one N×N tensor over batch and heads
     (``w.score_bytes``), X is one of Q, K, V, O (``w.head_bytes``).
 
     In inference the peak comes when O is allocated: S and P are still there. When training it
     comes inside the backward pass of softmax. PyTorch kept P, computed dP, and now writes dS;
-    the CUDA kernel's wrapper allocates one more tensor for the product dP·P
+    the CUDA kernel's wrapper allocates one more tensor for the product dP∘P
     (``softmax_backward_cuda_out`` in PyTorch's ``aten/src/ATen/native/cuda/SoftMax.cu``), which
     the CPU's kernel does not.
 
@@ -38,8 +39,13 @@ def alive_at_peak(w: Workload, *, training: bool = False, device: str = "cuda") 
                 f"training peak, got {w.seq_len}"
             )
         del alive["S"]
-        alive |= {"dO": w.head_bytes, "dV": w.head_bytes, "dP": w.score_bytes, "dS": w.score_bytes}
-        alive |= {"dP·P": w.score_bytes} if device == "cuda" else {"1/√d": SCALE_BYTES}
+        alive |= {
+            "dO": w.head_bytes,
+            "dV": w.head_bytes,
+            "dP": w.score_bytes,
+            "dS": w.score_bytes,
+        }
+        alive |= {"dP∘P": w.score_bytes} if device == "cuda" else {"1/√d": SCALE_BYTES}
     return alive
 
 

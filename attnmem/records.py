@@ -26,13 +26,18 @@ Cell = tuple[Program, Workload, bool]  # a program, its workload, whether it is 
 
 
 def grid() -> list[Cell]:
-    """The cells of a record: powers of two up to where 80 GB are not enough, and one odd length."""
+    """The cells of a record: powers of two up to where 80 GB are not enough, and some odd ones."""
     short = Workload(batch=1, heads=12, seq_len=512, head_dim=64, dtype=torch.float16)
-    powers = [2**power for power in range(9, 18)]
+    powers = [replace(short, seq_len=2**power) for power in range(9, 18)]
+    odd = [
+        replace(short, seq_len=777),
+        Workload(batch=2, heads=8, seq_len=1024, head_dim=128, dtype=torch.bfloat16),
+        Workload(batch=3, heads=5, seq_len=1000, head_dim=80, dtype=torch.float32),
+    ]
     return [
-        (standard_attention, replace(short, seq_len=n), training)
-        for training, lengths in ((False, powers), (True, powers[:7]))
-        for n in [*lengths, 777]
+        (standard_attention, w, training)
+        for training, workloads in ((False, powers + odd), (True, powers[:7] + odd))
+        for w in workloads
     ]
 
 
@@ -92,19 +97,23 @@ def make_record(cells: Iterable[Cell], device: str | torch.device | None = None)
 
 @cache
 def load(path: Path = SHIPPED) -> Record:
-    """Read a record that :meth:`Record.save` wrote."""
-    content = json.loads(path.read_text())
-    origin = Provenance(**content["provenance"])
-    measurements = tuple(
-        Measurement(**m | {"workload": Workload(**m["workload"]), "provenance": origin})
-        for m in content["measurements"]
-    )
-    return Record(
-        digest=content["digest"],
-        provenance=origin,
-        measurements=measurements,
-        failures=tuple(content["failures"]),
-    )
+    """Read a record that :meth:`Record.save` wrote. Raises ``ValueError`` for any other file."""
+    try:
+        content = json.loads(path.read_text())
+        origin = Provenance(**content["provenance"])
+        return Record(
+            digest=content["digest"],
+            provenance=origin,
+            measurements=tuple(
+                Measurement(**m | {"workload": Workload(**m["workload"]), "provenance": origin})
+                for m in content["measurements"]
+            ),
+            failures=tuple(content["failures"]),
+        )
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is not a record that this version reads; make it again with nox -s measure"
+        ) from error
 
 
 def measured(program: Program, w: Workload, training: bool = False) -> Measurement:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from attnmem.devices import Accelerator
 from attnmem.workload import Workload
 
@@ -16,7 +18,7 @@ class Step:
 
     Each operand is counted once, as if the step were one kernel that reads its inputs from the
     device's memory and writes its result there. ``matrix`` tells whether matrix units do the
-    arithmetic.
+    arithmetic, ``dtype`` what its operands are.
     """
 
     name: str
@@ -24,6 +26,7 @@ class Step:
     bytes_read: int
     bytes_written: int
     matrix: bool
+    dtype: torch.dtype
 
     @property
     def bytes_moved(self) -> int:
@@ -37,14 +40,17 @@ class Step:
 
 
 def standard_steps(w: Workload) -> tuple[Step, ...]:
-    """The forward steps of ``standard_attention`` in order, one per kernel that it launches."""
+    """The forward steps of ``standard_attention`` in order, one per operation of PyTorch."""
     x, s, entries = w.head_bytes, w.score_bytes, w.score_elements
     matmul = 2 * entries * w.head_dim  # one multiplication and one addition per term
-    return (
-        Step("QKᵀ", matmul, bytes_read=2 * x, bytes_written=s, matrix=True),
-        Step("scale", entries, bytes_read=s, bytes_written=s, matrix=False),
-        Step("softmax", SOFTMAX_OPS * entries, bytes_read=s, bytes_written=s, matrix=False),
-        Step("PV", matmul, bytes_read=s + x, bytes_written=x, matrix=True),
+    return tuple(
+        Step(name, flops, read, written, matrix, w.dtype)
+        for name, flops, read, written, matrix in (
+            ("QKᵀ", matmul, 2 * x, s, True),
+            ("scale", entries, s, s, False),
+            ("softmax", SOFTMAX_OPS * entries, s, s, False),
+            ("PV", matmul, s + x, x, True),
+        )
     )
 
 
@@ -62,14 +68,23 @@ def bound(step: Step, accelerator: Accelerator) -> str:
     """``"memory"`` or ``"compute"``: which of the two takes longer on ``accelerator``.
 
     It assumes that every byte comes from the device's memory and not from a cache, and that the
-    step is long enough to hide the launch of its kernel.
+    step is long enough to hide the launch of its kernel. Raises ``ValueError`` for a matrix step
+    that is not in 16 bit: ``accelerator`` has no rate for it.
     """
-    return "memory" if step.intensity < balance(accelerator, matrix=step.matrix) else "compute"
+    computing, moving = _seconds(step, accelerator)
+    return "compute" if computing >= moving else "memory"
 
 
 def attainable_seconds(step: Step, accelerator: Accelerator) -> float:
     """The least time in seconds that ``accelerator`` allows ``step``, as :func:`bound` assumes."""
-    return max(
-        step.flops / accelerator.peak_flops(matrix=step.matrix),
-        step.bytes_moved / accelerator.bandwidth,
-    )
+    return max(_seconds(step, accelerator))
+
+
+def _seconds(step: Step, accelerator: Accelerator) -> tuple[float, float]:
+    if step.matrix and step.dtype.itemsize != 2:
+        raise ValueError(
+            f"step {step.name!r} must be in 16 bit: matrix rates of accelerators are; "
+            f"got {step.dtype}"
+        )
+    computing = step.flops / accelerator.peak_flops(matrix=step.matrix)
+    return computing, step.bytes_moved / accelerator.bandwidth

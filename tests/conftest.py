@@ -30,7 +30,14 @@ class Book:
 
     def build(self) -> subprocess.CompletedProcess:
         """Build as `nox -s docs` does, with the copy's own package."""
-        sphinx = [sys.executable, "-m", "sphinx", *sphinx_options(), "book/en", str(self.html)]
+        sphinx = [
+            sys.executable,
+            "-m",
+            "sphinx",
+            *sphinx_options(),
+            "book/en",
+            str(self.html),
+        ]
         return subprocess.run(
             sphinx,
             cwd=self.folder,

@@ -54,12 +54,27 @@ def test_gradients_reach_the_inputs():
 @pytest.mark.parametrize(
     ("q", "k", "v", "message"),
     [
-        ((2, 4, 8), (2, 4, 7), (2, 4, 8), r"k must be .* d, \[2, 4, 8\], got \[2, 4, 7\]"),
+        (
+            (2, 4, 8),
+            (2, 4, 7),
+            (2, 4, 8),
+            r"k must be .* d, \[2, 4, 8\], got \[2, 4, 7\]",
+        ),
         ((2, 4, 8), (3, 4, 8), (2, 4, 8), r"k must be .* leading"),
-        ((2, 4, 8), (2, 5, 8), (2, 4, 8), r"v must be .* M, \[2, 5, 8\], got \[2, 4, 8\]"),
+        (
+            (2, 4, 8),
+            (2, 5, 8),
+            (2, 4, 8),
+            r"v must be .* M, \[2, 5, 8\], got \[2, 4, 8\]",
+        ),
         ((2, 4, 8), (2, 4, 8), (1, 4, 8), r"v must be .* leading"),
         ((8,), (8,), (8,), r"q must be \[\.\.\., seq_len, head_dim\], got \[8\]"),
-        ((4, 0), (4, 0), (4, 0), r"q must be \[\.\.\., seq_len, head_dim\], got \[4, 0\]"),
+        (
+            (4, 0),
+            (4, 0),
+            (4, 0),
+            r"q must be \[\.\.\., seq_len, head_dim\], got \[4, 0\]",
+        ),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(q, k, v, message):

@@ -1,10 +1,14 @@
 """Real builds of the book, as strict as the ones that readers make."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
+PAGES = sorted((ROOT / "book" / "en").glob("*.md"))
 EXECUTING = "Executing notebook"
 
 
@@ -14,7 +18,14 @@ def text_of(page: Path) -> str:
 
 def test_the_whole_book_builds_without_a_warning(built_book):
     pages = {page.stem for page in built_book.glob("*.html")}
-    assert pages >= {"index", "setup", "attention", "memory", "measurement", "intensity"}
+    assert pages >= {
+        "index",
+        "setup",
+        "attention",
+        "memory",
+        "measurement",
+        "intensity",
+    }
     assert pages >= {"training", "summary", "search"}
 
 
@@ -79,3 +90,27 @@ def test_a_broken_reference_fails_the_build(small_book, text):
     done = small_book.build()
     assert done.returncode != 0
     assert "WARNING" in done.stdout
+
+
+def visible_cells(page: Path) -> list[str]:
+    """The code of the cells that stand on a page; the others only pass numbers to its text."""
+    cells = re.findall(r"^```\{code-cell\} python3\n(.*?)^```$", page.read_text(), re.M | re.S)
+    return [cell for cell in cells if ":tags: [remove-cell]" not in cell]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_cells_that_a_reader_sees_run_in_a_plain_session(page, tmp_path):
+    script = tmp_path / "cells.py"
+    # Without myst_nb, which only the build of the book needs.
+    script.write_text(
+        "import sys\nsys.modules['myst_nb'] = None\n" + "\n".join(visible_cells(page))
+    )
+    done = subprocess.run([sys.executable, script], cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_code_fits_the_page_without_scrolling(page):
+    for cell in visible_cells(page):
+        assert max(map(len, cell.splitlines())) <= 88  # more is cut off

@@ -13,7 +13,16 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-PAGES = ("index", "setup", "attention", "memory", "measurement", "intensity", "training", "summary")
+PAGES = (
+    "index",
+    "setup",
+    "attention",
+    "memory",
+    "measurement",
+    "intensity",
+    "training",
+    "summary",
+)
 
 # A page may cost this much on a first visit and on the next, compressed, mathematics apart.
 FIRST_VISIT, NEXT_VISIT = 400_000, 60_000
@@ -43,7 +52,11 @@ def browser() -> Iterator[Browser]:
         pytest.skip(missing)
     with sync_playwright() as playwright:
         # In a container Chromium runs as root, and its sandbox does not start there.
-        options = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+        options = [
+            "--no-sandbox",
+            "--disable-background-networking",
+            "--disable-component-update",
+        ]
         browser = playwright.chromium.launch(executable_path=found, args=options)
         yield browser
         browser.close()
@@ -147,7 +160,10 @@ def test_dark_mode_can_be_chosen(visit):
 
 def test_pages_have_a_sidebar_contents_and_neighbours(visit):
     page = visit("memory").page
-    assert page.locator(".sidebar-tree a").all_inner_texts()[:2] == ["Setup", "Standard attention"]
+    assert page.locator(".sidebar-tree a").all_inner_texts()[:2] == [
+        "Setup",
+        "Standard attention",
+    ]
     assert "The peak" in page.locator(".toc-tree").inner_text()
     assert "Measurement" in page.locator("a.next-page").inner_text()
     assert "Standard attention" in page.locator("a.prev-page").inner_text()

@@ -52,7 +52,11 @@ def test_the_package_explains_itself():
 
 
 def test_a_mistyped_command_is_answered_with_usage():
-    for arguments in (["measre"], ["measure", "--devise", "cpu"], ["measure", "--device", "tpu"]):
+    for arguments in (
+        ["measre"],
+        ["measure", "--devise", "cpu"],
+        ["measure", "--device", "tpu"],
+    ):
         done = run("attnmem", *arguments)
         assert done.returncode == 2
         assert "Usage: python -m attnmem" in done.stdout

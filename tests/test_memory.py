@@ -11,7 +11,11 @@ from attnmem.records import load
 
 WORKLOADS = st.builds(
     lambda batch, heads, head_dim, longer: Workload(
-        batch=batch, heads=heads, seq_len=head_dim + longer, head_dim=head_dim, dtype=torch.float32
+        batch=batch,
+        heads=heads,
+        seq_len=head_dim + longer,
+        head_dim=head_dim,
+        dtype=torch.float32,
     ),
     st.integers(1, 3),
     st.integers(1, 4),

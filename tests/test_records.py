@@ -18,6 +18,13 @@ def test_a_record_survives_writing_and_reading(tmp_path):
     assert not record.stale
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"digest": "", "provenance": {"device": "A"}}'])
+def test_a_file_that_is_no_record_is_named(tmp_path, text):
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(ValueError, match=r"other\.json is not a record .* nox -s measure"):
+        load(tmp_path / "other.json")
+
+
 def test_a_cell_that_fails_is_noted_and_the_others_go_on(tmp_path):
     def broken(q, k, v):
         raise RuntimeError("a mistake in the program")

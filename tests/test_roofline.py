@@ -71,6 +71,12 @@ def test_the_bound_is_the_longer_of_the_two_times(n, d, card):
             assert bound(step, card) == ("memory" if moving > computing else "compute")
 
 
+def test_there_is_no_verdict_on_products_in_32_bit():
+    products = standard_steps(replace(W, dtype=torch.float32))[0]
+    with pytest.raises(ValueError, match=r"'QKᵀ' must be in 16 bit.* got torch\.float32"):
+        bound(products, find("H100 SXM"))
+
+
 def test_every_data_sheet_has_a_source():
     assert len({card.name for card in ACCELERATORS}) == len(ACCELERATORS) >= 15
     assert all(card.source and card.read in ("vendor", "quoted") for card in ACCELERATORS)

@@ -16,7 +16,10 @@ def test_sizes_are_those_of_the_tensors(batch, heads, seq_len, head_dim, dtype):
     q = torch.empty(w.shape, dtype=dtype, device="meta")
     assert w.head_bytes == q.untyped_storage().nbytes()
     s = torch.empty(batch, heads, seq_len, seq_len, dtype=dtype, device="meta")
-    assert (w.score_elements, w.score_bytes) == (s.numel(), s.untyped_storage().nbytes())
+    assert (w.score_elements, w.score_bytes) == (
+        s.numel(),
+        s.untyped_storage().nbytes(),
+    )
 
 
 def test_a_dtype_may_be_given_by_name():
