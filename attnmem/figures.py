@@ -254,7 +254,7 @@ def stacks(peaks: Mapping[str, Mapping[str, int]]) -> Picture:
 
 
 def _numeric(column: Sequence[object]) -> bool:
-    return all(str(cell).lstrip("−-")[:1].isdigit() for cell in column)
+    return any(str(cell).lstrip("−-")[:1].isdigit() for cell in column)
 
 
 def _bytes_axis(axes: Axes) -> None:

@@ -108,9 +108,3 @@ def test_the_cells_that_a_reader_sees_run_in_a_plain_session(page, tmp_path):
     done = subprocess.run([sys.executable, script], cwd=ROOT, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_code_fits_the_page_without_scrolling(page):
-    for cell in visible_cells(page):
-        assert max(map(len, cell.splitlines())) <= 88  # more is cut off

@@ -111,8 +111,10 @@ def test_a_page_loads_whole_and_from_here_alone(visit, site, name, scheme):
     page = seen.page
     assert page.locator(".math").count() == page.locator(".math mjx-container").count()
     assert page.locator("mjx-merror").count() == 0
-    # What a reader would see of it: a page that is wider than its window scrolls sideways.
+    # Neither the page nor its code and output must be scrolled sideways on a laptop.
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    cut = "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)"
+    assert page.locator("article pre").evaluate_all(cut) == []
 
 
 @pytest.mark.parametrize("name", PAGES)
