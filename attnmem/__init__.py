@@ -2,7 +2,16 @@
 
 from attnmem.attention import standard_attention
 from attnmem.measure import Measurement, measure
+from attnmem.trace import Trace, max_seq_len, trace
 from attnmem.workload import Workload
 
 __version__ = "0.1.0"
-__all__ = ["Measurement", "Workload", "measure", "standard_attention"]
+__all__ = [
+    "Measurement",
+    "Trace",
+    "Workload",
+    "max_seq_len",
+    "measure",
+    "standard_attention",
+    "trace",
+]

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attnmem.workload import Workload
 
@@ -45,8 +47,104 @@ def standard_attention(
     return o, s, p
 
 
+# The ways people really write it, each a few lines. The memory chapter compares their peaks.
+
+
+def named_products(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Both products keep a name, and with it their memory: 3S + 4X."""
+    products = q @ k.transpose(-2, -1)
+    s = products / math.sqrt(q.shape[-1])
+    p = torch.softmax(s, dim=-1)
+    return p @ v
+
+
+def one_liner(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """No name holds S, so it is freed before O is allocated: 2S + 3X."""
+    return torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), dim=-1) @ v
+
+
+def scaled_queries(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Q is scaled first, which costs N·d instead of N²."""
+    s = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)
+    p = torch.softmax(s, dim=-1)
+    return p @ v
+
+
+def scaled_in_place(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """The scores are scaled where they are."""
+    s = q @ k.transpose(-2, -1)
+    s /= math.sqrt(q.shape[-1])
+    p = torch.softmax(s, dim=-1)
+    return p @ v
+
+
+def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Standard attention with a causal mask."""
+    o, _, _ = standard_attention(q, k, v, causal=True)
+    return o
+
+
+def dropout_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Weights are dropped with probability 0.1, as in training."""
+    p = torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), dim=-1)
+    return F.dropout(p, 0.1) @ v
+
+
+def softmax_in_float32(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Softmax of 16-bit scores in 32 bit, as models for half precision do."""
+    s = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    p = torch.softmax(s, dim=-1, dtype=torch.float32).to(q.dtype)
+    return p @ v
+
+
+def _fused(backend: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    with sdpa_kernel(backend):
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+def math_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """PyTorch's own attention, unfused."""
+    return _fused(SDPBackend.MATH, q, k, v)
+
+
+def flash_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """PyTorch's FlashAttention kernel."""
+    return _fused(SDPBackend.FLASH_ATTENTION, q, k, v)
+
+
+def efficient_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """PyTorch's memory-efficient kernel."""
+    return _fused(SDPBackend.EFFICIENT_ATTENTION, q, k, v)
+
+
+def cudnn_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """The attention kernel of NVIDIA's cuDNN."""
+    return _fused(SDPBackend.CUDNN_ATTENTION, q, k, v)
+
+
+PROGRAMS: tuple[Program, ...] = (
+    standard_attention,
+    named_products,
+    one_liner,
+    scaled_queries,
+    scaled_in_place,
+    causal_attention,
+    dropout_attention,
+    softmax_in_float32,
+    math_sdpa,
+    flash_sdpa,
+    efficient_sdpa,
+    cudnn_sdpa,
+)
+
+
 def run(
-    program: Program, w: Workload, *, training: bool, device: torch.device
+    program: Program,
+    w: Workload,
+    *,
+    training: bool,
+    device: torch.device,
+    name: Callable[[str, torch.Tensor], None] = lambda label, tensor: None,
 ) -> Iterator[tuple[str, int]]:
     """Run ``program`` on random inputs of ``w``, pausing after each stage.
 
@@ -57,20 +155,30 @@ def run(
 
     Yields ``("inputs", bytes)``, ``("forward", bytes)`` and, when training,
     ``("backward", bytes)``: the stage that has just ended, and the bytes of Q, K, V and O
-    made so far. What else is alive at that moment is what the program keeps.
+    made so far. What else is alive at that moment is what the program keeps. ``name`` is told
+    the label of each tensor that the run itself makes.
     """
     q, k, v = (
         torch.randn(w.shape, dtype=w.dtype, device=device, requires_grad=training) for _ in range(3)
     )
+    for label, tensor in (("Q", q), ("K", k), ("V", v)):
+        name(label, tensor)
     own = sum(x.untyped_storage().nbytes() for x in (q, k, v))
     yield "inputs", own
     with torch.set_grad_enabled(training):
         o = program(q, k, v)
         o = o[0] if isinstance(o, tuple) else o
+    name("O", o)
     own += o.untyped_storage().nbytes()
     yield "forward", own
     if training:
-        o.backward(torch.randn_like(o, memory_format=torch.contiguous_format))
+        do = torch.randn_like(o, memory_format=torch.contiguous_format)
+        name("dO", do)
+        o.backward(do)
+        for label, tensor in (("dQ", q), ("dK", k), ("dV", v)):
+            if tensor.grad is not None:
+                name(label, tensor.grad)
+        del do
         yield "backward", own
 
 

@@ -1,8 +1,8 @@
-"""The book's pictures and tables, in one style."""
+"""The book's pictures, in one style."""
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,12 +10,12 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullLocator, PercentFormatter
-from tabulate import tabulate
 
 from attnmem.devices import Accelerator
 from attnmem.measure import Measurement
 from attnmem.memory import peak_bytes
 from attnmem.roofline import balance, standard_steps
+from attnmem.trace import Trace
 from attnmem.workload import Workload
 
 # Three colours that colour-blind readers can tell apart (Okabe and Ito 2008), on white paper.
@@ -39,30 +39,6 @@ STYLE: Any = {
     "lines.linewidth": 2,
     "svg.hashsalt": "attnmem",  # the same bytes from build to build
 }
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows, each column name -> text, as HTML in a notebook and as aligned text elsewhere."""
-
-    rows: Sequence[Mapping[str, object]]
-
-    def __repr__(self) -> str:
-        return self._text("simple")
-
-    def _repr_html_(self) -> str:
-        return self._text("html")
-
-    def _text(self, style: str) -> str:
-        columns = zip(*(row.values() for row in self.rows), strict=True)
-        align = ["right" if _numeric(column) else "left" for column in columns]
-        return tabulate(
-            self.rows,
-            headers="keys",
-            tablefmt=style,
-            colalign=align,
-            disable_numparse=True,
-        )
 
 
 class Picture(Figure):
@@ -253,8 +229,29 @@ def stacks(peaks: Mapping[str, Mapping[str, int]]) -> Picture:
     return figure
 
 
-def _numeric(column: Sequence[object]) -> bool:
-    return any(str(cell).lstrip("−-")[:1].isdigit() for cell in column)
+@rc_context(STYLE)
+def timeline(traced: Trace) -> Picture:
+    """Who is alive when: a bar for each tensor of a trace, and above it the bytes alive."""
+    figure = Picture(figsize=(8.0, 1.6 + 0.27 * sum(e.bytes > 0 for e in traced.timeline)))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.2))
+    live = [event.live for event in traced.timeline]
+    moment = live.index(traced.peak_bytes)
+    above.stairs(live, color=GREY, fill=True, alpha=0.35)
+    above.annotate("peak", (moment + 0.5, traced.peak_bytes), ha="center", va="bottom")
+    for row, (label, size, start, end) in enumerate(traced.lifetimes):
+        colour = ORANGE if size >= traced.workload.score_bytes else BLUE
+        below.barh(row, end - start, left=start, color=colour, height=0.7)
+        below.annotate(label, (end, row), (4, 0), textcoords="offset points", va="center")
+    for axes in (above, below):
+        axes.axvspan(moment, moment + 1, color=GREEN, alpha=0.2, linewidth=0)
+    below.invert_yaxis()
+    below.set_yticks([])
+    below.grid(visible=False)
+    below.spines.left.set_visible(False)
+    below.set(xlabel="allocations and releases, in order", xlim=(0, 1.25 * len(live)))
+    above.set_ylim(top=1.25 * traced.peak_bytes)
+    _bytes_axis(above)
+    return figure
 
 
 def _bytes_axis(axes: Axes) -> None:

@@ -156,6 +156,7 @@ def _cpu_name() -> str:
     return cpuinfo.get_cpu_info().get("brand_raw") or platform.machine()
 
 
+@functools.cache
 def _driver_version() -> str | None:
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):

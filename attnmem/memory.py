@@ -1,4 +1,7 @@
-"""The memory of standard attention, in closed form."""
+"""What takes memory: tensors in closed form, and how the allocator rounds."""
+
+import bisect
+from dataclasses import dataclass
 
 from attnmem.workload import Workload
 
@@ -55,3 +58,86 @@ def peak_bytes(w: Workload, *, training: bool = False, device: str = "cuda") -> 
     The sum of :func:`alive_at_peak`, with the same conditions.
     """
     return sum(alive_at_peak(w, training=training, device=device).values())
+
+
+SMALL, BUFFER_SMALL, BUFFER_LARGE, LARGE = 2**20, 2**21, 20 * 2**20, 10 * 2**20
+
+
+@dataclass(eq=False)
+class _Block:
+    """A piece of a segment, with its neighbours in it."""
+
+    address: int
+    size: int
+    small: bool
+    before: "_Block | None" = None
+    after: "_Block | None" = None
+    free: bool = False
+
+
+class CachingAllocator:
+    """PyTorch's CUDA allocator, in the part of it that decides how much memory is taken.
+
+    Sizes are rounded up to 512 B. Up to 1 MiB, a block is cut from a segment of 2 MiB; below
+    10 MiB, from one of 20 MiB; else its segment is its size rounded up to 2 MiB. The smallest free
+    block that is large enough is taken, and split if more than 1 MiB (of a small segment: 512 B)
+    remains. A freed block joins its free neighbours. Source: PyTorch's
+    c10/cuda/CUDACachingAllocator.cpp, default configuration, one stream.
+    """
+
+    def __init__(self) -> None:
+        self.allocated = self.peak_allocated = self.reserved = self.peak_reserved = 0
+        self._end = 0  # the address behind the last segment
+        self._free: dict[bool, list[tuple[int, int, _Block]]] = {True: [], False: []}
+
+    def allocate(self, size: int) -> _Block:
+        """A block for a tensor of ``size`` bytes."""
+        size = max(512, -(-size // 512) * 512)
+        small = size <= SMALL
+        free = self._free[small]
+        place = bisect.bisect_left(free, (size, 0), key=lambda entry: entry[:2])
+        block = free.pop(place)[2] if place < len(free) else self._segment(size, small)
+        rest = block.size - size
+        if rest >= 512 if small else rest > SMALL:
+            remainder = _Block(block.address + size, rest, small, block, block.after)
+            if block.after:
+                block.after.before = remainder
+            block.after, block.size = remainder, size
+            self._keep(remainder)
+        block.free = False
+        self.allocated += block.size
+        self.peak_allocated = max(self.peak_allocated, self.allocated)
+        return block
+
+    def free(self, block: _Block) -> None:
+        """Give a block back to the cache."""
+        self.allocated -= block.size
+        for other in (block.before, block.after):
+            if other and other.free:
+                self._free[other.small].remove((other.size, other.address, other))
+                block.address = min(block.address, other.address)
+                block.size += other.size
+                if other is block.before:
+                    block.before = other.before
+                    if block.before:
+                        block.before.after = block
+                else:
+                    block.after = other.after
+                    if block.after:
+                        block.after.before = block
+        self._keep(block)
+
+    def _segment(self, size: int, small: bool) -> _Block:
+        if small:
+            segment = BUFFER_SMALL
+        else:
+            segment = BUFFER_LARGE if size < LARGE else -(-size // BUFFER_SMALL) * BUFFER_SMALL
+        block = _Block(self._end, segment, small)
+        self._end += segment
+        self.reserved += segment
+        self.peak_reserved = max(self.peak_reserved, self.reserved)
+        return block
+
+    def _keep(self, block: _Block) -> None:
+        block.free = True
+        bisect.insort(self._free[block.small], (block.size, block.address, block))

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import torch
 
-from attnmem.attention import Program, standard_attention
+from attnmem.attention import (
+    PROGRAMS,
+    Program,
+    cudnn_sdpa,
+    efficient_sdpa,
+    flash_sdpa,
+    standard_attention,
+)
 from attnmem.measure import Measurement, Provenance, measure, provenance
 from attnmem.workload import Workload
 
@@ -19,6 +26,8 @@ PACKAGE = Path(__file__).parent
 # What a recorded number depends on. A record made by other versions of these files is stale.
 MEASURING_CODE = ("workload.py", "attention.py", "measure.py")
 
+RECORDS = tuple(sorted((PACKAGE / "data").glob("*.json")))
+
 # The record that stands in for a GPU on a machine that has none.
 SHIPPED = PACKAGE / "data" / "nvidia-h100-80gb-hbm3.json"
 
@@ -26,19 +35,48 @@ Cell = tuple[Program, Workload, bool]  # a program, its workload, whether it is 
 
 
 def grid() -> list[Cell]:
-    """The cells of a record: powers of two up to where 80 GB are not enough, and some odd ones."""
+    """The cells of a record: standard attention up to where a GPU ends, and every program."""
     short = Workload(batch=1, heads=12, seq_len=512, head_dim=64, dtype=torch.float16)
     powers = [replace(short, seq_len=2**power) for power in range(9, 18)]
-    odd = [
-        replace(short, seq_len=777),
-        Workload(batch=2, heads=8, seq_len=1024, head_dim=128, dtype=torch.bfloat16),
-        Workload(batch=3, heads=5, seq_len=1000, head_dim=80, dtype=torch.float32),
+    shapes = [
+        Workload(batch=b, heads=h, seq_len=n, head_dim=d, dtype=dtype)
+        for b, h, n, d in SHAPES
+        for dtype in (torch.float16, torch.bfloat16, torch.float32)
     ]
     return [
         (standard_attention, w, training)
-        for training, workloads in ((False, powers + odd), (True, powers[:7] + odd))
+        for training, workloads in ((False, powers), (True, powers[:7]))
         for w in workloads
+    ] + [
+        (program, w, training)
+        for program in PROGRAMS
+        for w in shapes
+        for training in (False, True)
+        if _exists(program, w) and not (program is standard_attention and w in powers)
     ]
+
+
+# (batch, heads, seq_len, head_dim)
+SHAPES = (
+    (1, 1, 64, 32),
+    (1, 3, 333, 33),
+    (2, 8, 512, 128),
+    (1, 12, 777, 64),
+    (2, 7, 777, 40),
+    (3, 5, 1000, 80),
+    (4, 2, 2048, 96),
+    (1, 12, 8192, 64),
+)
+
+
+def _exists(program: Program, w: Workload) -> bool:
+    """Whether a fused kernel takes the dtype and the head dimension."""
+    half = w.element_bytes == 2
+    if program is efficient_sdpa:
+        return w.head_dim % (8 if half else 4) == 0
+    if program is cudnn_sdpa:
+        return half and w.head_dim % 8 == 0
+    return half or program is not flash_sdpa
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +110,13 @@ class Record:
     def save(self, path: Path) -> None:
         """Write the record as JSON."""
         content = asdict(self)
-        for m in content["measurements"]:
-            del m["provenance"]
+        cells = content.pop("measurements")
+        for cell in cells:
+            del cell["provenance"]
+        lines = ",\n".join(json.dumps(cell, default=_dtype_name) for cell in cells)
+        head = json.dumps(content, indent=1).removesuffix("\n}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1, default=_dtype_name) + "\n")
+        path.write_text(f'{head},\n "measurements": [\n{lines}\n]}}\n')  # a cell a line
 
 
 def make_record(cells: Iterable[Cell], device: str | torch.device | None = None) -> Record:

@@ -5,11 +5,11 @@ import torch
 
 from attnmem import figures
 from attnmem.devices import find
-from attnmem.figures import Table
 from attnmem.memory import alive_at_peak
 from attnmem.records import load
+from attnmem.tables import Table
 
-RUNS = load().measurements
+RUNS = [m for m in load().measurements if m.program == "standard_attention"]
 W = RUNS[0].workload
 CARD = find("RTX 4090")
 SQUARE = torch.arange(16.0).view(4, 4)

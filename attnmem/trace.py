@@ -1,0 +1,298 @@
+"""Running a program on shapes alone, and what is written down."""
+
+import bisect
+import contextlib
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from attnmem.attention import Program, run
+from attnmem.kernels import NUMBER, allocations
+from attnmem.memory import CachingAllocator
+from attnmem.roofline import SOFTMAX_OPS, Step
+from attnmem.routes import CudaRoutes
+from attnmem.workload import Workload
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Event:
+    """One allocation (``bytes`` > 0) or release (< 0), and the bytes ``live`` after it."""
+
+    label: str
+    bytes: int
+    live: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a run of a program allocates, frees, reads, writes and computes, in order.
+
+    ``timeline``: every allocation and release. ``steps``: every operation that touches data.
+    ``saved_bytes``: alive between forward and backward, beyond Q, K, V and O.
+    """
+
+    workload: Workload
+    training: bool
+    device: str
+    timeline: tuple[Event, ...]
+    steps: tuple[Step, ...]
+    saved_bytes: int
+    _blocks: tuple[int, ...]  # for each event, which block it allocates or frees
+
+    @cached_property
+    def peak_bytes(self) -> int:
+        """The largest sum of the sizes of the tensors alive at one moment, in bytes."""
+        return max(event.live for event in self.timeline)
+
+    @cached_property
+    def at_peak(self) -> dict[str, int]:
+        """The tensors alive at the peak: label -> bytes. Equal labels are numbered."""
+        alive: dict[int, Event] = {}
+        for block, event in zip(self._blocks, self.timeline, strict=True):
+            if event.bytes < 0:
+                del alive[block]
+            else:
+                alive[block] = event
+            if event.live == self.peak_bytes:
+                break
+        named: dict[str, int] = {}
+        for event in alive.values():
+            label, count = event.label, 2
+            while label in named:
+                label, count = f"{event.label} {count}", count + 1
+            named[label] = event.bytes
+        return named
+
+    @property
+    def lifetimes(self) -> list[tuple[str, int, int, int]]:
+        """Each tensor: (label, bytes, the event that allocates it, the event that frees it)."""
+        found: dict[int, tuple[str, int, int, int]] = {}
+        for place, (block, event) in enumerate(zip(self._blocks, self.timeline, strict=True)):
+            if event.bytes > 0:
+                found[block] = event.label, event.bytes, place, len(self.timeline)
+            else:
+                found[block] = *found[block][:3], place
+        return list(found.values())
+
+    @cached_property
+    def _replay(self) -> CachingAllocator:
+        allocator = CachingAllocator()
+        blocks = {}
+        for block, event in zip(self._blocks, self.timeline, strict=True):
+            if event.bytes > 0:
+                blocks[block] = allocator.allocate(event.bytes)
+            else:
+                allocator.free(blocks.pop(block))
+        return allocator
+
+    @property
+    def peak_allocated_bytes(self) -> int:
+        """The peak in blocks of PyTorch's CUDA allocator, starting from an empty cache."""
+        return self._replay.peak_allocated if self.device == "cuda" else self.peak_bytes
+
+    @property
+    def peak_reserved_bytes(self) -> int:
+        """The peak of what that allocator takes from the driver."""
+        return self._replay.peak_reserved if self.device == "cuda" else self.peak_bytes
+
+
+def trace(program: Program, w: Workload, training: bool = False, device: str = "cuda") -> Trace:
+    """Predict a run of ``program`` on ``device`` without it: on tensors that have no data.
+
+    ``device`` is ``"cuda"`` or ``"cpu"``: the kind whose kernels are predicted. It need not be on
+    this machine, and the cost does not grow with the sequence. Raises ``ValueError`` for another
+    device, and whatever ``program`` raises, also for reading values, which are not there.
+    """
+    if device not in ("cuda", "cpu"):
+        raise ValueError(f"device must be 'cuda' or 'cpu', got {device!r}")
+    recorder = _Recorder(device)
+    saved = 0
+    stages = run(program, w, training=training, device=torch.device("meta"), name=recorder.name)
+    routes = CudaRoutes() if device == "cuda" else contextlib.nullcontext()
+    with routes, recorder:
+        for stage, own in stages:
+            if stage == "forward":
+                saved = recorder.live - own
+    return recorder.result(w, training, saved)
+
+
+def max_seq_len(
+    program: Program,
+    w: Workload,
+    memory_bytes: int,
+    training: bool = False,
+    device: str = "cuda",
+) -> int:
+    """The longest sequence with which a run of ``program`` fits into ``memory_bytes``.
+
+    Predicted, with the other sizes of ``w``. On CUDA what must fit is what PyTorch's allocator
+    reserves, on the CPU the peak. Raises ``ValueError`` if not even N = 1 fits.
+    """
+
+    def need(n: int) -> int:
+        return trace(program, replace(w, seq_len=n), training, device).peak_reserved_bytes
+
+    too_long = 1
+    while need(too_long) <= memory_bytes:
+        too_long *= 2
+    if too_long == 1:
+        raise ValueError(
+            f"memory_bytes must hold a run with N = 1, {need(1)} B; got {memory_bytes}"
+        )
+    fits = range(too_long // 2, too_long)
+    return fits[bisect.bisect_right(fits, memory_bytes, key=need) - 1]
+
+
+@dataclass(eq=False)
+class _Block:
+    label: str
+    bytes: int
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Writes down each operation, and each storage from its first sight to its end."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.device = device
+        self.live = 0
+        self.events: list[tuple[_Block, int]] = []
+        self.steps: list[Step] = []
+        self.blocks: dict[int, _Block] = {}
+        self.watchers: dict[int, weakref.ref[Any]] = {}
+        self.numbers: list[_Block] = []
+
+    def name(self, label: str, tensor: torch.Tensor) -> None:
+        """Give the tensor's storage a name that readers know."""
+        block = self.blocks.get(id(tensor.untyped_storage()))
+        if block:
+            block.label = label
+
+    def __torch_dispatch__(
+        self, op: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = op(*args, **(kwargs or {}))
+        inputs = _tensors((args, tuple((kwargs or {}).values())))
+        outputs = _tensors(result)
+        name = op.overloadpacket.__name__.strip("_")
+        own: dict[str, _Block] = {}
+        fresh = False
+        for item in allocations(op, args, inputs, outputs, self.device):
+            if isinstance(item, int):
+                fresh |= self._watch(outputs[item], name)
+            elif isinstance(item, str):
+                self._end(own.pop(item))
+            else:
+                label = item[0] if item[0] not in own else f"{item[0]} {len(own)}"
+                own[label] = _Block(*item)
+                self._add(own[label], own[label].bytes)
+        for block in reversed(own.values()):  # as C++ ends its local variables
+            if block.label == NUMBER and self._saves_number(op, inputs):
+                self.numbers.append(block)
+            else:
+                self._end(block)
+        if fresh or op._schema.is_mutable:
+            self.steps.append(_step(op, name, args, inputs, outputs))
+        self._label_softmax(op, inputs, outputs)
+        return result
+
+    def _saves_number(self, op: Any, inputs: list[torch.Tensor]) -> bool:
+        """Whether autograd keeps the number of `tensor * number`; its backward lets go of it."""
+        if op not in (aten.mul.Tensor, aten.div.Tensor, aten.mul_.Tensor, aten.div_.Tensor):
+            return False
+        if torch._C._current_graph_task_id() == -1:  # not in backward
+            return torch.is_grad_enabled() and inputs[0].requires_grad
+        if self.numbers:
+            self._end(self.numbers.pop())
+        return False
+
+    def _label_softmax(
+        self, op: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]
+    ) -> None:
+        """The names that readers know: softmax takes S and gives P, backward takes dP, gives dS."""
+        if op is aten._softmax.default:
+            self.name("S", inputs[0])
+            self.name("P", outputs[0])
+        elif op is aten._softmax_backward_data.default:
+            self.name("dP", inputs[0])
+            self.name("dS", outputs[0])
+
+    def _watch(self, tensor: torch.Tensor, label: str) -> bool:
+        storage = tensor.untyped_storage()
+        key = id(storage)
+        if key in self.blocks or storage.nbytes() == 0:
+            return False
+        block = self.blocks[key] = _Block(label, storage.nbytes())
+        self._add(block, block.bytes)
+
+        def ended(_: Any) -> None:
+            del self.blocks[key], self.watchers[key]
+            self._end(block)
+
+        self.watchers[key] = weakref.ref(storage, ended)
+        return True
+
+    def _end(self, block: _Block) -> None:
+        self._add(block, -block.bytes)
+
+    def _add(self, block: _Block, size: int) -> None:
+        self.live += size
+        self.events.append((block, size))
+
+    def result(self, w: Workload, training: bool, saved: int) -> Trace:
+        live = 0
+        timeline = []
+        numbers: dict[_Block, int] = {}
+        for block, size in self.events:
+            live += size
+            timeline.append(Event(block.label, size, live))
+            numbers.setdefault(block, len(numbers))
+        return Trace(
+            workload=w,
+            training=training,
+            device=self.device,
+            timeline=tuple(timeline),
+            steps=tuple(self.steps),
+            saved_bytes=saved,
+            _blocks=tuple(numbers[block] for block, _ in self.events),
+        )
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    if isinstance(tree, (tuple, list)):
+        return [tensor for branch in tree for tensor in _tensors(branch)]
+    return []
+
+
+def _bytes(tensors: Sequence[torch.Tensor]) -> int:
+    """The bytes that tensors have, an expanded one only once."""
+    return sum(min(x.numel() * x.element_size(), x.untyped_storage().nbytes()) for x in tensors)
+
+
+def _step(
+    op: Any,
+    name: str,
+    args: Sequence[Any],
+    inputs: list[torch.Tensor],
+    outputs: list[torch.Tensor],
+) -> Step:
+    counter = flop_registry.get(op.overloadpacket)
+    if counter:
+        flops = counter(*args, out_val=outputs[0])
+    elif torch.Tag.pointwise in op.tags:
+        flops = outputs[0].numel()
+    elif op is aten._softmax.default:
+        flops = SOFTMAX_OPS * outputs[0].numel()
+    else:
+        flops = 0
+    return Step(name, flops, _bytes(inputs), _bytes(outputs), bool(counter), outputs[0].dtype)

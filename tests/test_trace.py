@@ -1,0 +1,208 @@
+"""The trace against the other two sources: the formulas, and the allocators of real devices."""
+
+import gc
+import itertools
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attnmem import Workload, max_seq_len, measure, standard_attention, trace
+from attnmem.attention import PROGRAMS, cudnn_sdpa, efficient_sdpa, flash_sdpa
+from attnmem.memory import CachingAllocator, alive_at_peak, peak_bytes
+from attnmem.records import RECORDS, load
+from attnmem.roofline import standard_steps
+
+W = Workload(batch=2, heads=3, seq_len=200, head_dim=16, dtype=torch.float32)
+BY_NAME = {program.__name__: program for program in PROGRAMS}
+CUDNN_PLAN = 256  # bytes of workspace that cuDNN 9's plan asks for; only cuDNN knows why
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_every_recorded_run_was_predicted_to_the_byte(path, program):
+    cells = [m for m in load(path).measurements if m.program == program.__name__]
+    assert len(cells) >= 28
+    for m in (m for m in cells if not m.out_of_memory):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore" if program is cudnn_sdpa else "error")
+            t = trace(program, m.workload, m.training)
+        missing = CUDNN_PLAN if program is cudnn_sdpa else 0
+        assert t.peak_bytes + missing == m.peak_bytes, m
+        assert t.saved_bytes == m.saved_bytes, m
+        assert t.peak_reserved_bytes == m.peak_reserved_bytes, m
+        if program is not cudnn_sdpa:
+            assert t.peak_allocated_bytes == m.peak_allocated_bytes, m
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_runs_that_ran_out_of_memory_were_predicted_not_to_fit(path):
+    failed = [m for m in load(path).measurements if m.out_of_memory]
+    assert failed
+    for m in failed:
+        predicted = trace(BY_NAME[m.program], m.workload, m.training).peak_reserved_bytes
+        assert predicted > m.provenance.memory_bytes
+
+
+UNFUSED = [p for p in PROGRAMS if p not in (flash_sdpa, efficient_sdpa, cudnn_sdpa)]
+
+
+@pytest.mark.parametrize("program", UNFUSED, ids=lambda program: program.__name__)
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("w", [W, replace(W, batch=1, heads=1, seq_len=333, head_dim=7)])
+def test_on_this_machine_s_cpu_the_trace_is_what_the_allocator_says(program, training, w):
+    m = measure(program, w, training, "cpu")
+    t = trace(program, w, training, "cpu")
+    assert (t.peak_bytes, t.saved_bytes) == (m.peak_bytes, m.saved_bytes)
+    assert t.peak_allocated_bytes == t.peak_bytes
+
+
+def sigmoid_attention(q, k, v):
+    return torch.sigmoid(q @ k.mT / 4) @ v
+
+
+def blockwise(q, k, v):
+    return torch.cat([standard_attention(part, k, v)[0] for part in q.split(50, dim=-2)], dim=-2)
+
+
+def split_heads(q, k, v):
+    def strided(x):  # as a model makes heads: [B, N, H·d] cut into H parts
+        return x.transpose(1, 2).contiguous().transpose(1, 2)
+
+    return standard_attention(strided(q), strided(k), strided(v))
+
+
+def biased(q, k, v):
+    s = q @ k.mT + torch.arange(k.shape[-2], dtype=q.dtype, device=q.device)
+    return F.log_softmax(s, dim=-1).exp() @ v
+
+
+def every_second_key(q, k, v):
+    return standard_attention(q, k[..., ::2, :], v[..., ::2, :])
+
+
+@pytest.mark.parametrize(
+    "program", [sigmoid_attention, blockwise, split_heads, biased, every_second_key]
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_programs_of_a_reader_s_own_are_traced_as_well(program, training):
+    m = measure(program, W, training, "cpu")
+    t = trace(program, W, training, "cpu")
+    assert (t.peak_bytes, t.saved_bytes) == (m.peak_bytes, m.saved_bytes)
+
+
+WORKLOADS = st.builds(
+    lambda batch, heads, head_dim, longer, dtype: Workload(
+        batch=batch, heads=heads, seq_len=head_dim + longer, head_dim=head_dim, dtype=dtype
+    ),
+    st.integers(1, 64),
+    st.integers(1, 64),
+    st.integers(4, 256),
+    st.integers(0, 10**5),
+    st.sampled_from([torch.float16, torch.bfloat16, torch.float32]),
+)
+
+
+@settings(max_examples=50)
+@given(WORKLOADS, st.booleans(), st.sampled_from(["cuda", "cpu"]))
+def test_the_closed_form_is_the_trace(w, training, device):
+    t = trace(standard_attention, w, training, device)
+    assert t.peak_bytes == peak_bytes(w, training=training, device=device)
+    expected = alive_at_peak(w, training=training, device=device)
+    assert sorted(t.at_peak.values()) == sorted(expected.values())
+    assert {"Q", "K", "V", "O", "P"} <= set(t.at_peak)
+
+
+def test_the_timeline_begins_and_ends_with_nothing():
+    t = trace(standard_attention, W, training=True)
+    assert [event.label for event in t.timeline[:3]] == ["Q", "K", "V"]
+    assert t.timeline[-1].live == 0
+    assert sum(event.bytes for event in t.timeline) == 0
+    assert sum(t.at_peak.values()) == t.peak_bytes == max(event.live for event in t.timeline)
+    assert {"dO", "dV", "dP", "dS"} <= set(t.at_peak)
+
+
+def test_the_steps_are_those_of_the_chapter():
+    traced = [s for s in trace(standard_attention, W).steps if s.name != "randn"]
+    for step, expected in zip(traced, standard_steps(W), strict=True):
+        assert (step.flops, step.bytes_read, step.bytes_written, step.matrix) == (
+            expected.flops,
+            expected.bytes_read,
+            expected.bytes_written,
+            expected.matrix,
+        )
+
+
+def test_the_cost_does_not_grow_with_the_sequence():
+    short, long = (trace(standard_attention, replace(W, seq_len=n), True) for n in (64, 10**6))
+    assert len(short.timeline) == len(long.timeline)
+
+
+def test_a_trace_leaves_nothing_behind():
+    trace(standard_attention, W, training=True)
+    gc.collect()
+    assert not [x for x in gc.get_objects() if type(x) is torch.Tensor and x.is_meta]
+
+
+def test_an_operation_with_unknown_buffers_warns_by_name():
+    def sorting(q, k, v):
+        return torch.sort(q, dim=-1).values
+
+    with pytest.warns(UserWarning, match=r"aten\.sort allocates buffers for sorting"):
+        trace(sorting, W)
+
+
+def test_a_choice_of_kernel_that_depends_on_the_build_warns():
+    with pytest.warns(UserWarning, match="takes cuDNN or flash"):
+        trace(lambda q, k, v: F.scaled_dot_product_attention(q, k, v), replace(W, dtype="float16"))
+
+
+def test_errors_are_the_reader_s_to_see():
+    with pytest.raises(ValueError, match="device must be 'cuda' or 'cpu', got 'tpu'"):
+        trace(standard_attention, W, device="tpu")
+    with pytest.raises(ZeroDivisionError):
+        trace(lambda q, k, v: 1 / 0, W)
+
+
+@given(st.integers(10**5, 10**11), st.booleans(), st.sampled_from(["cuda", "cpu"]))
+@settings(max_examples=20)
+def test_the_longest_sequence_fits_and_the_next_does_not(memory, training, device):
+    w = replace(W, batch=1, heads=1, head_dim=4)
+    if device == "cuda":
+        memory += 2**25  # a segment or two of the allocator
+    n = max_seq_len(standard_attention, w, memory, training, device)
+    fits, next_one = (
+        trace(standard_attention, replace(w, seq_len=length), training, device)
+        for length in (n, n + 1)
+    )
+    assert fits.peak_reserved_bytes <= memory < next_one.peak_reserved_bytes
+
+
+def test_memory_that_holds_nothing_is_named():
+    with pytest.raises(ValueError, match=r"memory_bytes must hold a run with N = 1, .* got 100"):
+        max_seq_len(standard_attention, W, 100)
+
+
+@given(st.lists(st.tuples(st.integers(1, 3 * 10**7), st.integers(0, 5)), max_size=60))
+def test_the_allocator_keeps_its_books(steps):
+    allocator = CachingAllocator()
+    alive = []
+    for size, how_many_to_free in steps:
+        alive.append(allocator.allocate(size))
+        assert alive[-1].size >= size
+        for _ in range(min(how_many_to_free, len(alive))):
+            allocator.free(alive.pop(len(alive) // 2))
+        spans = sorted((block.address, block.address + block.size) for block in alive)
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+    assert allocator.allocated == sum(block.size for block in alive)
+    assert allocator.allocated <= allocator.peak_allocated <= allocator.peak_reserved
+    for block in alive:
+        allocator.free(block)
+    # Everything joined again: a second allocator's worth of the same takes nothing more.
+    free = [entry[2] for pool in allocator._free.values() for entry in pool]
+    assert all(block.before is None and block.after is None for block in free)
+    assert sum(block.size for block in free) == allocator.reserved
