@@ -1,14 +1,20 @@
 """The package from a shell: ``python -m attnmem --help``."""
 
+import importlib
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
+from attnmem.attention import Program, standard_attention
 from attnmem.measure import find_device, provenance
 from attnmem.records import PACKAGE, grid, make_record
+from attnmem.trace import max_seq_len, trace
+from attnmem.workload import Workload
 
 app = typer.Typer(
     help="Predict and measure the memory of attention.",
@@ -18,27 +24,84 @@ app = typer.Typer(
 )
 console = Console(stderr=True)
 
+Batch = Annotated[int, typer.Option(min=1, help="Sequences.")]
+Heads = Annotated[int, typer.Option(min=1, help="Heads.")]
+HeadDim = Annotated[int, typer.Option(min=1, help="Head dimension d.")]
+Dtype = Annotated[str, typer.Option(help="float16, bfloat16, float32, …")]
+Training = Annotated[bool, typer.Option("--training", help="Forward and backward.")]
+Device = Annotated[str, typer.Option(help="Whose kernels to predict: cuda or cpu.")]
+ProgramName = Annotated[
+    str,
+    typer.Option("--program", help="A function of attnmem.attention, or module:function."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-@app.callback()
-def main() -> None:
-    """Predict and measure the memory of attention."""
+
+@app.command()
+def peak(
+    seq_len: Annotated[int, typer.Option(min=1, help="Sequence length N.")],
+    batch: Batch = 1,
+    heads: Heads = 12,
+    head_dim: HeadDim = 64,
+    dtype: Dtype = "float16",
+    training: Training = False,
+    device: Device = "cuda",
+    program: ProgramName = standard_attention.__name__,
+    as_json: Json = False,
+) -> None:
+    """Predict the peak of memory, and show what is alive then. Needs no GPU."""
+    w = _checked(
+        Workload, batch=batch, heads=heads, seq_len=seq_len, head_dim=head_dim, dtype=dtype
+    )
+    t = _checked(trace, _program(program), w, training, device)
+    totals = {
+        "peak_bytes": t.peak_bytes,
+        "peak_allocated_bytes": t.peak_allocated_bytes,
+        "peak_reserved_bytes": t.peak_reserved_bytes,
+        "saved_bytes": t.saved_bytes,
+    }
+    if as_json:
+        print(json.dumps(totals | {"at_peak": t.at_peak}, ensure_ascii=False))
+        return
+    table = Table("alive at the peak", show_footer=True)
+    table.columns[0].footer = "peak"
+    table.add_column("bytes", f"{t.peak_bytes:,}", justify="right")
+    for label, size in t.at_peak.items():
+        table.add_row(label, f"{size:,}")
+    Console().print(table)
+    for name, size in totals.items():
+        print(f"{name:20} {size:>20,}")
+
+
+@app.command("max-seq-len")
+def max_seq_len_command(
+    memory: Annotated[str, typer.Option(help="Bytes, or with a unit: 80GB, 79.2GiB.")],
+    batch: Batch = 1,
+    heads: Heads = 12,
+    head_dim: HeadDim = 64,
+    dtype: Dtype = "float16",
+    training: Training = False,
+    device: Device = "cuda",
+    program: ProgramName = standard_attention.__name__,
+    as_json: Json = False,
+) -> None:
+    """Predict the longest sequence whose run fits into the memory. Needs no GPU."""
+    w = _checked(Workload, batch=batch, heads=heads, seq_len=1, head_dim=head_dim, dtype=dtype)
+    size = _memory_bytes(memory)
+    n = _checked(max_seq_len, _program(program), w, size, training, device)
+    print(json.dumps({"max_seq_len": n, "memory_bytes": size}) if as_json else n)
 
 
 @app.command("measure")
 def measure_command(
-    device: Annotated[
-        str | None, typer.Option(help="The torch device, such as cuda or cuda:1.")
-    ] = "cuda",
+    device: Annotated[str, typer.Option(help="The torch device, such as cuda or cuda:1.")] = "cuda",
     output: Annotated[
         Path | None,
         typer.Option(help="The JSON file to write; by default one named after the device."),
     ] = None,
 ) -> None:
     """Measure the book's grid on a GPU and record it, with its provenance, as JSON."""
-    try:
-        found = find_device(device)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--device") from None
+    found = _checked(find_device, device)
     name = provenance(found).device.lower().replace(" ", "-")
     output = output or PACKAGE / "data" / f"{name}.json"
     record = make_record(track(grid(), description="Measuring", console=console), found)
@@ -49,6 +112,36 @@ def measure_command(
         f"{output}: {len(record.measurements)} cells measured, {len(record.failures)} failed"
     )
     raise typer.Exit(code=1 if record.failures else 0)
+
+
+def _checked(function: Any, *args: Any, **options: Any) -> Any:
+    """Answer a wrong value with usage: it is the reader's, not a defect."""
+    try:
+        return function(*args, **options)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _program(name: str) -> Program:
+    module, _, function = name.rpartition(":")
+    try:
+        found = getattr(importlib.import_module(module or "attnmem.attention"), function)
+    except (ImportError, AttributeError) as error:
+        raise typer.BadParameter(f"no program {name!r}: {error}") from None
+    if not callable(found):
+        raise typer.BadParameter(f"{name!r} must be a function of q, k, v")
+    return found  # type: ignore[no-any-return]
+
+
+def _memory_bytes(text: str) -> int:
+    units = {"": 1, "B": 1}
+    for power, letter in enumerate("KMGT", start=1):
+        units |= {f"{letter}B": 1000**power, f"{letter}IB": 1024**power}
+    number = text.rstrip("KMGTIBkmgtib ")
+    try:
+        return int(float(number) * units[text[len(number) :].strip().upper()])
+    except (KeyError, ValueError):
+        raise typer.BadParameter(f"memory must be like 80GB or 79.2GiB, got {text!r}") from None
 
 
 app()

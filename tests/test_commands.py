@@ -1,11 +1,15 @@
 """The commands that a reader types."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 
 from conftest import ROOT
+
+from attnmem import Workload
+from attnmem.memory import peak_bytes
 
 SESSIONS = {"docs", "docs-live", "tests", "lint", "measure", "wheels", "clean"}
 
@@ -61,6 +65,26 @@ def test_a_mistyped_command_is_answered_with_usage():
         assert done.returncode == 2
         assert "Usage: python -m attnmem" in done.stdout
         assert "Traceback" not in done.stdout
+
+
+def test_a_peak_is_predicted_from_a_shell():
+    done = run("attnmem", "peak", "--seq-len", "4096", "--training")
+    assert done.returncode == 0
+    assert "temporary inside softmax backward" in done.stdout
+    shape = Workload(batch=1, heads=12, seq_len=4096, head_dim=64, dtype="float16")
+    assert f"{peak_bytes(shape, training=True):,}" in done.stdout
+
+    own = ["--program", "torch.nn.functional:scaled_dot_product_attention", "--dtype", "float32"]
+    done = run("attnmem", "peak", "--seq-len", "64", "--json", "--device", "cpu", *own)
+    answer = json.loads(done.stdout)
+    assert answer["peak_bytes"] == sum(answer["at_peak"].values())
+
+
+def test_the_longest_sequence_is_predicted_from_a_shell():
+    outputs = [
+        run("attnmem", "max-seq-len", "--memory", memory).stdout for memory in ("80GB", "80 GiB")
+    ]
+    assert 40_000 < int(outputs[0]) < int(outputs[1]) < 42_500
 
 
 def test_ci_and_the_workflow_run_the_readme_s_commands():
