@@ -70,6 +70,14 @@ def measure(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Compare the trace with PyTorch's MemTracker: cells predicted to the byte, time per cell."""
+    without_arguments(session)
+    install(session)
+    session.run("python", "benchmarks/memtracker.py")
+
+
+@nox.session
 def wheels(session: nox.Session) -> None:
     """Collect every package that the sessions install, for a machine without network."""
     without_arguments(session)

@@ -11,7 +11,7 @@ from conftest import ROOT
 from attnmem import Workload
 from attnmem.memory import peak_bytes
 
-SESSIONS = {"docs", "docs-live", "tests", "lint", "measure", "wheels", "clean"}
+SESSIONS = {"docs", "docs-live", "tests", "lint", "measure", "bench", "wheels", "clean"}
 
 
 def run(*command: str) -> subprocess.CompletedProcess:
