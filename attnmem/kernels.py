@@ -38,7 +38,7 @@ def allocations(
     found: Allocations = [*range(len(outputs))]
     if rule:
         found = rule(args, inputs, outputs)
-    if device == "cpu" and torch.Tag.pointwise in op.tags and inputs and _has_number(args):
+    if device == "cpu" and op.overloadpacket in ARITHMETIC and _has_number(args):
         # The number becomes a tensor of one f64, and one of the operation's dtype
         # (TensorIterator.cpp). On a GPU both stay in CPU memory.
         return [(NUMBER, 8), ("cast number", inputs[0].element_size()), *found]
@@ -197,6 +197,9 @@ def _cudnn_backward(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> A
     return [0, 1, 2, ("workspace", 4 * batch * heads * n * (d + 1))]
 
 
+ARITHMETIC = {
+    getattr(aten, name + suffix) for name in ("add", "sub", "mul", "div") for suffix in ("", "_")
+}
 CPU: dict[Any, Rule] = {aten._safe_softmax.default: _safe_softmax}
 CUDA: dict[Any, Rule] = CPU | {
     aten._softmax.default: _softmax,
@@ -212,7 +215,7 @@ CUDA: dict[Any, Rule] = CPU | {
 }
 UNKNOWN = {
     aten._scaled_dot_product_cudnn_attention: "a workspace whose size only cuDNN knows",
-    aten._scaled_dot_product_cudnn_attention_backward: "a workspace whose size only cuDNN knows",
+    aten._scaled_dot_product_cudnn_attention_backward: "some more workspace, as only cuDNN knows",
     aten.sort: "buffers for sorting",
     aten.topk: "buffers for sorting",
     aten.logsumexp: "a copy of its input",

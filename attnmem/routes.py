@@ -1,9 +1,12 @@
-"""The way that some calls go on CUDA and would not go on tensors that have shapes but no data."""
+"""The way that some calls go on a device and would not go on tensors without data."""
 
+import contextlib
+import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +15,30 @@ from torch.overrides import TorchFunctionMode
 aten = torch.ops.aten
 
 
-class CudaRoutes(TorchFunctionMode):
-    """Sends calls the way that they go on CUDA and would not go on shapes alone."""
+class Routes(TorchFunctionMode):
+    """Sends calls the way that they go on ``device`` and would not go on shapes alone.
+
+    A function mode sees calls of the program itself. It is off inside a backward pass and inside
+    functions such as ``F.multi_head_attention_forward``, so the functions are replaced as well,
+    for as long as a trace runs.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.routes = CUDA if device == "cuda" else CPU
+        self.replaced = contextlib.ExitStack()
+
+    def __enter__(self) -> Any:
+        for owner, name in PLACES:
+            function = getattr(owner, name)
+            if function in self.routes:
+                route = functools.partial(self._call, function)
+                self.replaced.enter_context(mock.patch.object(owner, name, route))
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self.replaced.close()
 
     def __torch_function__(
         self,
@@ -22,19 +47,30 @@ class CudaRoutes(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
-        route = ROUTES.get(function)
+        return self._call(function, *args, **(kwargs or {}))
+
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        route = self.routes.get(function)
         result = route(*args, **kwargs) if route else NotImplemented
         return function(*args, **kwargs) if result is NotImplemented else result
 
 
 def _softmax(
-    input: torch.Tensor, dim: int, _stacklevel: int = 3, dtype: torch.dtype | None = None
+    input: torch.Tensor, dim: int, dtype: torch.dtype | None = None, *, out: Any = None
 ) -> Any:
     # Tensor softmax(...) in native/SoftMax.cpp: on CUDA this one cast is fused.
-    if input.dtype == torch.float16 and dtype == torch.float32:
+    if input.dtype == torch.float16 and dtype == torch.float32 and out is None:
         return torch._softmax(input, dim, True)
     return NotImplemented
+
+
+def _functional_softmax(
+    input: torch.Tensor,
+    dim: int | None = None,
+    _stacklevel: int = 3,
+    dtype: torch.dtype | None = None,
+) -> Any:
+    return NotImplemented if dim is None else _softmax(input, dim, dtype)
 
 
 def _dropout(
@@ -109,11 +145,30 @@ def _padded(mask: torch.Tensor | None) -> torch.Tensor | None:
     return F.pad(mask, (0, -mask.shape[-1] % 8))[..., : mask.shape[-1]]
 
 
-ROUTES: dict[Any, Callable[..., Any]] = {
-    F.softmax: _softmax,
-    torch.softmax: lambda input, dim, dtype=None: _softmax(input, dim, dtype=dtype),
-    torch.Tensor.softmax: lambda input, dim, dtype=None: _softmax(input, dim, dtype=dtype),
+def _attention_on_cpu(*args: Any, **kwargs: Any) -> Any:
+    if torch.backends.cuda.flash_sdp_enabled():  # type: ignore[no-untyped-call]
+        warnings.warn(
+            "scaled_dot_product_attention may take a fused kernel on a CPU; the trace takes the "
+            "unfused one. Choose it with torch.nn.attention.sdpa_kernel",
+            stacklevel=2,
+        )
+    return NotImplemented
+
+
+CPU: dict[Any, Callable[..., Any]] = {F.scaled_dot_product_attention: _attention_on_cpu}
+CUDA: dict[Any, Callable[..., Any]] = {
+    F.softmax: _functional_softmax,
+    torch.softmax: _softmax,
+    torch.special.softmax: _softmax,
+    torch.Tensor.softmax: _softmax,
     F.dropout: _dropout,
     torch.dropout: lambda input, p, train: _dropout(input, p, train),
     F.scaled_dot_product_attention: _attention,
 }
+PLACES = (
+    (F, "softmax"),
+    (F, "dropout"),
+    (F, "scaled_dot_product_attention"),
+    (torch, "softmax"),
+    (torch, "dropout"),
+)

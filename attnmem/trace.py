@@ -1,7 +1,6 @@
 """Running a program on shapes alone, and what is written down."""
 
 import bisect
-import contextlib
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,14 +8,14 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.flop_counter import flop_registry
 
 from attnmem.attention import Program, run
 from attnmem.kernels import NUMBER, allocations
 from attnmem.memory import CachingAllocator
 from attnmem.roofline import SOFTMAX_OPS, Step
-from attnmem.routes import CudaRoutes
+from attnmem.routes import Routes
 from attnmem.workload import Workload
 
 aten = torch.ops.aten
@@ -108,16 +107,16 @@ def trace(program: Program, w: Workload, training: bool = False, device: str = "
     """Predict a run of ``program`` on ``device`` without it: on tensors that have no data.
 
     ``device`` is ``"cuda"`` or ``"cpu"``: the kind whose kernels are predicted. It need not be on
-    this machine, and the cost does not grow with the sequence. Raises ``ValueError`` for another
-    device, and whatever ``program`` raises, also for reading values, which are not there.
+    this machine, and the cost grows with the number of operations, not with sizes. ``program`` must
+    make its tensors on the device of Q, and must not read values: there are none. Raises
+    ``ValueError`` for another device, and whatever ``program`` raises.
     """
     if device not in ("cuda", "cpu"):
         raise ValueError(f"device must be 'cuda' or 'cpu', got {device!r}")
     recorder = _Recorder(device)
     saved = 0
     stages = run(program, w, training=training, device=torch.device("meta"), name=recorder.name)
-    routes = CudaRoutes() if device == "cuda" else contextlib.nullcontext()
-    with routes, recorder:
+    with _disable_current_modes(), Routes(device), recorder:
         for stage, own in stages:
             if stage == "forward":
                 saved = recorder.live - own
@@ -133,8 +132,9 @@ def max_seq_len(
 ) -> int:
     """The longest sequence with which a run of ``program`` fits into ``memory_bytes``.
 
-    Predicted, with the other sizes of ``w``. On CUDA what must fit is what PyTorch's allocator
-    reserves, on the CPU the peak. Raises ``ValueError`` if not even N = 1 fits.
+    Predicted, with the other sizes of ``w``: on CUDA by what PyTorch's allocator reserves, on the
+    CPU by the peak. Found by bisection; what is reserved does not grow quite steadily with N, so a
+    somewhat longer sequence may fit again. Raises ``ValueError`` if not even N = 1 fits.
     """
 
     def need(n: int) -> int:
@@ -190,6 +190,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 fresh |= self._watch(outputs[item], name)
             elif isinstance(item, str):
                 self._end(own.pop(item))
+            elif item[0] == NUMBER and self.numbers and _in_backward():
+                own[NUMBER] = self.numbers.pop()  # backward uses the one that was kept
             else:
                 label = item[0] if item[0] not in own else f"{item[0]} {len(own)}"
                 own[label] = _Block(*item)
@@ -205,14 +207,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _saves_number(self, op: Any, inputs: list[torch.Tensor]) -> bool:
-        """Whether autograd keeps the number of `tensor * number`; its backward lets go of it."""
+        """Whether autograd keeps the number of `tensor * number` for backward."""
         if op not in (aten.mul.Tensor, aten.div.Tensor, aten.mul_.Tensor, aten.div_.Tensor):
             return False
-        if torch._C._current_graph_task_id() == -1:  # not in backward
-            return torch.is_grad_enabled() and inputs[0].requires_grad
-        if self.numbers:
-            self._end(self.numbers.pop())
-        return False
+        return torch.is_grad_enabled() and inputs[0].requires_grad and not _in_backward()
 
     def _label_softmax(
         self, op: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]
@@ -264,6 +262,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             saved_bytes=saved,
             _blocks=tuple(numbers[block] for block, _ in self.events),
         )
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
 
 
 def _tensors(tree: Any) -> list[torch.Tensor]:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 from attnmem import Workload, max_seq_len, measure, standard_attention, trace
 from attnmem.attention import PROGRAMS, cudnn_sdpa, efficient_sdpa, flash_sdpa
@@ -18,6 +20,7 @@ from attnmem.records import RECORDS, load
 from attnmem.roofline import standard_steps
 
 W = Workload(batch=2, heads=3, seq_len=200, head_dim=16, dtype=torch.float32)
+SDPA = F.scaled_dot_product_attention
 BY_NAME = {program.__name__: program for program in PROGRAMS}
 CUDNN_PLAN = 256  # bytes of workspace that cuDNN 9's plan asks for; only cuDNN knows why
 
@@ -81,12 +84,29 @@ def biased(q, k, v):
     return F.log_softmax(s, dim=-1).exp() @ v
 
 
+def doubled_values(q, k, v):
+    return standard_attention(q, k, v * 2.0)
+
+
+def squared(q, k, v):
+    return (q @ k.mT).clamp(-1, 1) ** 2 @ v
+
+
 def every_second_key(q, k, v):
     return standard_attention(q, k[..., ::2, :], v[..., ::2, :])
 
 
 @pytest.mark.parametrize(
-    "program", [sigmoid_attention, blockwise, split_heads, biased, every_second_key]
+    "program",
+    [
+        sigmoid_attention,
+        blockwise,
+        split_heads,
+        biased,
+        doubled_values,
+        squared,
+        every_second_key,
+    ],
 )
 @pytest.mark.parametrize("training", [False, True])
 def test_programs_of_a_reader_s_own_are_traced_as_well(program, training):
@@ -159,6 +179,47 @@ def test_an_operation_with_unknown_buffers_warns_by_name():
 def test_a_choice_of_kernel_that_depends_on_the_build_warns():
     with pytest.warns(UserWarning, match="takes cuDNN or flash"):
         trace(lambda q, k, v: F.scaled_dot_product_attention(q, k, v), replace(W, dtype="float16"))
+
+
+def recomputed(program):
+    def with_checkpoint(q, k, v):
+        return checkpoint(program, q, k, v, use_reentrant=False)
+
+    return with_checkpoint
+
+
+@pytest.mark.parametrize("program", [flash_sdpa, efficient_sdpa, BY_NAME["dropout_attention"]])
+def test_the_way_on_cuda_is_taken_inside_backward_too(program):
+    w = replace(W, dtype=torch.float16)
+    plain, again = (trace(p, w, training=True) for p in (program, recomputed(program)))
+    assert again.saved_bytes < plain.saved_bytes
+    assert again.peak_bytes <= plain.peak_bytes + 4 * w.head_bytes
+
+
+def test_the_way_on_cuda_is_taken_inside_a_module_too():
+    w = Workload(batch=2, heads=1, seq_len=512, head_dim=64, dtype=torch.float16)
+
+    def module(q, k, v):
+        attention = torch.nn.MultiheadAttention(64, 1, batch_first=True, device=q.device)
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            out, _ = attention.to(q.dtype)(q[:, 0], k[:, 0], v[:, 0], need_weights=False)
+        return out.unsqueeze(1)
+
+    assert trace(module, w).peak_bytes < w.score_bytes + 16 * w.head_bytes
+    assert F.scaled_dot_product_attention is SDPA  # and nothing stays replaced
+
+
+def test_a_fused_kernel_on_a_cpu_warns():
+    with pytest.warns(UserWarning, match="may take a fused kernel on a CPU"):
+        trace(lambda q, k, v: F.scaled_dot_product_attention(q, k, v), W, device="cpu")
+
+
+def test_a_trace_inside_a_trace_is_not_counted():
+    def asking(q, k, v):
+        trace(standard_attention, W)
+        return standard_attention(q, k, v)
+
+    assert trace(asking, W).peak_bytes == trace(standard_attention, W).peak_bytes
 
 
 def test_errors_are_the_reader_s_to_see():
