@@ -41,7 +41,7 @@ extensions = [
     "sphinx-mathjax-offline",
 ]
 
-myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "dollarmath"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
 nb_execution_mode = "cache"

@@ -103,8 +103,7 @@ def memory_curves(w: Workload, lengths: Sequence[int], devices: Sequence[Acceler
         axes.plot(lengths, sizes, color=colour)
         _label(axes, last.seq_len, factor * getattr(last, size), label, colour)
     for device in devices:
-        axes.axhline(device.memory_bytes, color=GREY, linewidth=1, linestyle="--")
-        _label(axes, min(lengths), device.memory_bytes, device.name, GREY, above=True)
+        _limit(axes, min(lengths), device.memory_bytes, device.name)
     axes.set_xlabel("sequence length N")
     _bytes_axis(axes)
     return figure
@@ -150,12 +149,8 @@ def peaks(measurements: Sequence[Measurement], devices: Sequence[Accelerator]) -
             markeredgewidth=2,
         )
     for device in devices:
-        axes.axhline(device.memory_bytes, color=GREY, linewidth=1, linestyle="--")
-        _label(axes, lengths[0], device.memory_bytes, device.name, GREY, above=True)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(lengths, [str(n) for n in lengths], rotation=30)
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("sequence length N")
+        _limit(axes, lengths[0], device.memory_bytes, device.name)
+    _lengths_axis(axes, lengths, rotation=30)
     axes.set_yscale("log")
     _bytes_axis(axes)
     return figure
@@ -182,16 +177,12 @@ def intensities(
         _label(axes, lengths[-1], line[-1], steps[-1][index].name, ORANGE)
     left = lengths[0] / 2.5  # room for the names of the devices
     for device in devices:
-        point = balance(device, matrix=True)
-        axes.axhline(point, color=GREY, linewidth=1, linestyle="--")
-        _label(axes, left, point, device.name, GREY, above=True)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(lengths, [str(n) for n in lengths])
-    axes.xaxis.set_minor_locator(NullLocator())
+        _limit(axes, left, balance(device, matrix=True), device.name)
+    _lengths_axis(axes, lengths)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set(xlim=(left, None), ylim=(0.1, 1000))
-    axes.set(xlabel="sequence length N", ylabel="arithmetic intensity (FLOPs per byte)")
+    axes.set_ylabel("arithmetic intensity (FLOPs per byte)")
     return figure
 
 
@@ -252,6 +243,19 @@ def timeline(traced: Trace) -> Picture:
     above.set_ylim(top=1.25 * traced.peak_bytes)
     _bytes_axis(above)
     return figure
+
+
+def _limit(axes: Axes, x: float, y: float, name: str) -> None:
+    """A device's limit, as a dashed line with its name from ``x`` on."""
+    axes.axhline(y, color=GREY, linewidth=1, linestyle="--")
+    _label(axes, x, y, name, GREY, above=True)
+
+
+def _lengths_axis(axes: Axes, lengths: Sequence[int], rotation: float = 0) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lengths, [str(n) for n in lengths], rotation=rotation)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("sequence length N")
 
 
 def _bytes_axis(axes: Axes) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from attnmem.memory import SCALE_BYTES
+
 aten = torch.ops.aten
 Tensors = Sequence[torch.Tensor]
 
@@ -41,7 +43,7 @@ def allocations(
     if device == "cpu" and op.overloadpacket in ARITHMETIC and _has_number(args):
         # The number becomes a tensor of one f64, and one of the operation's dtype
         # (TensorIterator.cpp). On a GPU both stay in CPU memory.
-        return [(NUMBER, 8), ("cast number", inputs[0].element_size()), *found]
+        return [(NUMBER, SCALE_BYTES), ("cast number", inputs[0].element_size()), *found]
     return found
 
 

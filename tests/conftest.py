@@ -9,6 +9,7 @@ from filelock import FileLock
 from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "book" / "en").glob("*.md"))
 
 # Some properties run attention: a slow machine is not a defect, and CI must not be a lottery.
 settings.register_profile("project", deadline=None, derandomize=True)

@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import PAGES, ROOT
 
-PAGES = sorted((ROOT / "book" / "en").glob("*.md"))
 EXECUTING = "Executing notebook"
 
 

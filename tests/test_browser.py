@@ -10,19 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import PAGES
 from playwright.sync_api import Browser, Page, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-PAGES = (
-    "index",
-    "setup",
-    "attention",
-    "memory",
-    "measurement",
-    "intensity",
-    "training",
-    "summary",
-)
+NAMES = [page.stem for page in PAGES]
 
 # A page may cost this much on a first visit and on the next, compressed, mathematics apart.
 FIRST_VISIT, NEXT_VISIT = 400_000, 60_000
@@ -100,7 +92,7 @@ def visit(browser: Browser, site: str) -> Iterator:
         context.close()
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_page_loads_whole_and_from_here_alone(visit, site, name, scheme):
     seen = visit(name, color_scheme=scheme)
@@ -117,7 +109,7 @@ def test_a_page_loads_whole_and_from_here_alone(visit, site, name, scheme):
     assert page.locator("article pre").evaluate_all(cut) == []
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", NAMES)
 def test_figures_are_visible_and_described(visit, name):
     page = visit(name).page
     for image in page.locator("article img").all():
@@ -129,7 +121,7 @@ def test_figures_are_visible_and_described(visit, name):
 
 
 def test_a_phone_shows_the_page_without_sideways_scrolling(visit):
-    for name in PAGES:
+    for name in NAMES:
         page = visit(name, viewport={"width": 390, "height": 800}).page
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), name
 
@@ -173,7 +165,7 @@ def test_pages_have_a_sidebar_contents_and_neighbours(visit):
 
 def test_pages_are_light(visit, site, built_book):
     seen = {}
-    for name in PAGES:
+    for name in NAMES:
         files = {url.removeprefix(site).partition("?")[0] for url in visit(name).requests}
         seen[name] = {f for f in files if "/mathjax/" not in f and not f.startswith("data:")}
     size = {

@@ -58,6 +58,13 @@ def test_the_package_explains_itself():
 def test_a_mistyped_command_is_answered_with_usage():
     for arguments in (
         ["measre"],
+        ["peak"],
+        ["peak", "--seq-len", "0"],
+        ["peak", "--seq-len", "9", "--dtype", "int8"],
+        ["peak", "--seq-len", "9", "--device", "tpu"],
+        ["peak", "--seq-len", "9", "--program", "nothing"],
+        ["max-seq-len", "--memory", "much"],
+        ["max-seq-len", "--memory", "1B"],
         ["measure", "--devise", "cpu"],
         ["measure", "--device", "tpu"],
     ):
