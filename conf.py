@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 
 import attnmem
-from attnmem.measure import provenance
+from attnmem.provenance import provenance
 
 PACKAGE = Path(attnmem.__file__).parent
 

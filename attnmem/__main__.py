@@ -11,7 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from attnmem.attention import Program, standard_attention
-from attnmem.measure import find_device, provenance
+from attnmem.provenance import find_device, provenance
 from attnmem.records import PACKAGE, grid, make_record
 from attnmem.trace import max_seq_len, trace
 from attnmem.workload import Workload
@@ -59,6 +59,7 @@ def peak(
         "peak_allocated_bytes": t.peak_allocated_bytes,
         "peak_reserved_bytes": t.peak_reserved_bytes,
         "saved_bytes": t.saved_bytes,
+        "workspace_bytes": t.workspace_bytes(),
     }
     if as_json:
         print(json.dumps(totals | {"at_peak": t.at_peak}, ensure_ascii=False))

@@ -156,30 +156,41 @@ def run(
     Yields ``("inputs", bytes)``, ``("forward", bytes)`` and, when training,
     ``("backward", bytes)``: the stage that has just ended, and the bytes of Q, K, V and O
     made so far. What else is alive at that moment is what the program keeps. ``name`` is told
-    the label of each tensor that the run itself makes.
+    the label of each tensor that the run itself makes. Raises ``TypeError`` if ``program`` returns
+    something else than O, and whatever ``program`` raises.
     """
     q, k, v = (
         torch.randn(w.shape, dtype=w.dtype, device=device, requires_grad=training) for _ in range(3)
     )
     for label, tensor in (("Q", q), ("K", k), ("V", v)):
         name(label, tensor)
-    own = sum(x.untyped_storage().nbytes() for x in (q, k, v))
-    yield "inputs", own
+    yield "inputs", _storage_bytes(q, k, v)
     with torch.set_grad_enabled(training):
         o = program(q, k, v)
-        o = o[0] if isinstance(o, tuple) else o
+        o = o[0] if isinstance(o, tuple) and o else o
+    if not isinstance(o, torch.Tensor):
+        raise TypeError(
+            "program must return O, a tensor, or a tuple whose first element is O; "
+            f"got {type(o).__name__}"
+        )
     name("O", o)
-    own += o.untyped_storage().nbytes()
+    own = _storage_bytes(q, k, v, o)
     yield "forward", own
     if training:
         do = torch.randn_like(o, memory_format=torch.contiguous_format)
         name("dO", do)
-        o.backward(do)
+        o.backward(do)  # type: ignore[no-untyped-call]
         for label, tensor in (("dQ", q), ("dK", k), ("dV", v)):
             if tensor.grad is not None:
                 name(label, tensor.grad)
         del do
         yield "backward", own
+
+
+def _storage_bytes(*tensors: torch.Tensor) -> int:
+    """The bytes of the memory behind tensors; shared memory counts once."""
+    storages = {x.untyped_storage()._cdata: x.untyped_storage().nbytes() for x in tensors}
+    return sum(storages.values())
 
 
 def _check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:

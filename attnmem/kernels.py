@@ -4,24 +4,19 @@ One rule for each operation, each with the place in PyTorch's aten/src/ATen/nati
 from. Checked on torch 2.11 with an H100; sizes that depend on the GPU are those of its generation.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from attnmem import sdpa
 from attnmem.memory import SCALE_BYTES
+from attnmem.sdpa import Allocations, Rule, Tensors, copies, size_of
 
 aten = torch.ops.aten
-Tensors = Sequence[torch.Tensor]
-
-# What a kernel does, in order: it allocates an output of the operation (its index) or a buffer of
-# its own (label, bytes), or frees such a buffer (its label). What is left it frees at its end.
-Allocations = list[int | tuple[str, int] | str]
-Rule = Callable[[Sequence[Any], Tensors, Tensors], Allocations]
-
 NUMBER = "number"
-MULTIPROCESSORS = 132  # of an H100 SXM and an H200 SXM
 
 
 def allocations(
@@ -31,41 +26,64 @@ def allocations(
 
     Warns, with the name of ``op``, where it is known to allocate what is not known here.
     """
-    if device == "cuda" and op.overloadpacket in UNKNOWN:
-        warnings.warn(
-            f"{op.overloadpacket} allocates {UNKNOWN[op.overloadpacket]}; the trace leaves it out",
-            stacklevel=2,
-        )
+    if device == "cuda" and op in UNKNOWN:
+        warnings.warn(f"{op} allocates {UNKNOWN[op]}; the trace leaves it out", stacklevel=2)
     rule = (CUDA if device == "cuda" else CPU).get(op)
     found: Allocations = [*range(len(outputs))]
     if rule:
         found = rule(args, inputs, outputs)
-    if device == "cpu" and op.overloadpacket in ARITHMETIC and _has_number(args):
-        # The number becomes a tensor of one f64, and one of the operation's dtype
-        # (TensorIterator.cpp). On a GPU both stay in CPU memory.
-        return [(NUMBER, SCALE_BYTES), ("cast number", inputs[0].element_size()), *found]
+    if device == "cpu" and op.overloadpacket in ARITHMETIC:
+        found = [*_cast_on_cpu(args, inputs), *found]
     return found
 
 
-def _has_number(args: Sequence[Any]) -> bool:
-    return len(args) > 1 and isinstance(args[1], int | float) and not isinstance(args[1], bool)
+def _cast_on_cpu(args: Sequence[Any], inputs: Tensors) -> Allocations:
+    """Operands are cast to one dtype first: compute_types, TensorIterator.cpp.
+
+    A number becomes a tensor of one f64 or i64. A GPU casts in registers, and keeps numbers on
+    the CPU.
+    """
+    common = functools.reduce(torch.promote_types, (x.dtype for x in inputs))
+    casts: Allocations = [
+        ("cast operand", x.numel() * common.itemsize) for x in inputs if x.dtype != common
+    ]
+    if len(args) > 1 and isinstance(args[1], int | float) and not isinstance(args[1], bool):
+        number = torch.float64 if isinstance(args[1], float) else torch.int64
+        cast = [("cast number", common.itemsize)] if common != number else []
+        casts = [(NUMBER, SCALE_BYTES), *cast, *casts]
+    return casts
 
 
-def _bytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+def _sum(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
+    """What is not summed in its own dtype is cast first: make_reduction, ReduceOpsUtils.h."""
+    x, total = inputs[0], outputs[0]
+    return [0, *([("cast operand", x.numel() * total.itemsize)] if x.dtype != total.dtype else [])]
 
 
-def _up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
+def _sum_on_cuda(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
+    """In 32 bit, a GPU sums 16-bit numbers without a cast: make_reduction, ReduceOpsUtils.h."""
+    lower = inputs[0].dtype in (torch.float16, torch.bfloat16)
+    return [0] if lower and outputs[0].dtype == torch.float32 else _sum(args, inputs, outputs)
 
 
-def _copies(tensors: Tensors) -> list[tuple[str, int]]:
-    return [("contiguous copy", _bytes(x)) for x in tensors if not x.is_contiguous()]
+def _logsumexp(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
+    """logsumexp_out_impl, ReduceOps.cpp."""
+    size = size_of(outputs[0])
+    absolute: Allocations = [("absolute maxima", size), ("infinite maxima", outputs[0].numel())]
+    return [
+        ("maxima", size),
+        *absolute,
+        "infinite maxima",
+        "absolute maxima",
+        ("exponentials", size_of(inputs[0])),
+        0,
+        "exponentials",
+    ]
 
 
 def _softmax(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
     """softmax_cuda_out, cuda/SoftMax.cu."""
-    return [0, *_copies(inputs)]
+    return [0, *copies(inputs)]
 
 
 def _softmax_backward(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
@@ -100,126 +118,72 @@ def _bmm(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
         by_rows = column == 1 and row >= max(1, columns)
         return by_rows or (row == 1 and column >= max(1, rows)) or x.is_contiguous()
 
-    return [0, *(("copy inside bmm", _bytes(x)) for x in inputs[-2:] if not readable(x))]
+    return [0, *(("copy inside bmm", size_of(x)) for x in inputs[-2:] if not readable(x))]
 
 
-def _flash(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
-    """mha_fwd and num_splits_heuristic, cuda/flash_attn/flash_api.cpp."""
-    batch, heads, n, d = inputs[0].shape
-    splits = _flash_splits(batch * heads, n, inputs[1].shape[2], d)
-    if splits == 1 or (len(args) > 3 and args[3]):
-        return [0, 1, 2, 3]
-    rows = splits * batch * heads * n
-    accumulators: Allocations = [
-        ("log-sums of the splits", 4 * rows),
-        ("outputs of the splits", 4 * rows * _flash_head_dim(d)),
-    ]
-    return [0, 1, *accumulators, 2, 3, "log-sums of the splits", "outputs of the splits"]
+def _shape_of_softmax_backward(
+    grad: torch.Tensor, output: torch.Tensor, dim: int, dtype: torch.dtype
+) -> torch.Tensor:
+    return torch.empty_like(grad, dtype=dtype, memory_format=torch.contiguous_format)
 
 
-def _flash_splits(heads: int, n: int, m: int, d: int) -> int:
-    """In how many parts the keys are cut so that a short sequence fills the GPU."""
-    blocks = _up(m, width := 256 if d <= 64 else 128 if d <= 128 else 64) // width
-    tiles, slots = heads * (_up(n, 64) // 64), 2 * MULTIPROCESSORS
-    if tiles >= 0.8 * slots:
-        return 1
-    efficiency = {}
-    for splits in range(1, min(128, slots, blocks) + 1):
-        if splits == 1 or -(-blocks // splits) != -(-blocks // (splits - 1)):
-            waves = tiles * splits / slots
-            efficiency[splits] = waves / -(-tiles * splits // slots)
-    best = max(efficiency.values())
-    return min(splits for splits, e in efficiency.items() if e >= 0.85 * best)
+def _shape_of_arithmetic(op: Any) -> Callable[..., torch.Tensor]:
+    def shape(x: torch.Tensor, other: Any) -> torch.Tensor:
+        scaled = x.is_floating_point() and isinstance(other, int | float)
+        return torch.empty_like(x) if scaled else op(x, other)
+
+    return shape
 
 
-def _flash_head_dim(d: int) -> int:
-    return _up(d, 32) if d <= 128 else _up(d, 64)
-
-
-def _flash_backward(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
-    """_flash_attention_backward, transformers/cuda/attention_backward.cu, and mha_bwd."""
-    grad, query, out = inputs[0], inputs[1], inputs[4]
-    batch, heads, n, d = query.shape
-    rows = batch * heads * _up(n, 128)
-    return [
-        *_copies([grad.transpose(1, 2), out.transpose(1, 2)]),
-        0,
-        1,
-        2,
-        ("row sums of dO∘O", 4 * rows),
-        ("accumulator of dQ", 4 * rows * _flash_head_dim(d)),
-    ]
-
-
-def _efficient(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
-    """_efficient_attention_forward, transformers/cuda/attention.cu. Its seeds are on the CPU."""
-    value, out = inputs[2], outputs[0]
-    wide = max(inputs[0].shape[-1], value.shape[-1]) > 128 and out.element_size() == 2
-    return [0, 1, *([("accumulator of O", 4 * out.numel())] if wide else [])]
-
-
-def _efficient_backward(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
-    """_efficient_attention_backward, transformers/cuda/attention_backward.cu.
-
-    Its workspace is that of mem_eff_attention/kernel_backward.h on GPUs since the A100.
-    """
-    grad, query = inputs[:2]
-    batch, heads, n, d = query.shape
-    half = query.element_size() == 2
-    if half:
-        rows, columns = (64, 64) if d <= 64 else (128, 128) if d <= 128 else (128, 64)
-    else:
-        rows, columns = (64, 64) if d <= 64 else (128, 64)
-    tiles = (_up(n, rows) // rows) * (_up(d, columns) // columns)
-    workspace = batch * heads * 4 * tiles * (rows * columns + 4)
-    sums = 4 * batch * heads * n
-    found: Allocations = [*_copies([grad.transpose(1, 2)]), *range(len(outputs))]
-    if half:
-        found += [("row sums of dO∘O", sums)]
-    elif n == 1 or heads == 1:
-        found += [("dO∘O", 4 * grad.numel()), ("row sums of dO∘O", sums), "dO∘O"]
-    else:  # the sums come out in another order, and are copied
-        found += [("dO∘O", 4 * grad.numel()), ("sums", sums), ("row sums of dO∘O", sums)]
-        found += ["sums", "dO∘O"]
-    return [*found, ("workspace", workspace), "row sums of dO∘O", "workspace"]
-
-
-def _cudnn(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
-    """_cudnn_attention_forward, transformers/cuda/attention.cu: the seeds come first."""
-    out, log_sum, seed, offset = range(4)
-    return [seed, offset, out, *([log_sum] if args[4] else [])]
-
-
-def _cudnn_backward(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
-    """run_cudnn_SDP_bprop, cudnn/MHA.cpp.
-
-    The workspace is that of cudnn-frontend's node (get_fe_workspace_size_node).
-    """
-    batch, heads, n, d = inputs[1].shape
-    return [0, 1, 2, ("workspace", 4 * batch * heads * n * (d + 1))]
-
+# PyTorch's own shape functions for these are Python, and half the cost of a trace.
+SHAPES: dict[Any, Callable[..., torch.Tensor]] = {
+    aten.mul.Tensor: _shape_of_arithmetic(aten.mul.Tensor),
+    aten.div.Tensor: _shape_of_arithmetic(aten.div.Tensor),
+    aten.randn_like.default: torch.empty_like,
+    aten._softmax_backward_data.default: _shape_of_softmax_backward,
+}
 
 ARITHMETIC = {
     getattr(aten, name + suffix) for name in ("add", "sub", "mul", "div") for suffix in ("", "_")
 }
-CPU: dict[Any, Rule] = {aten._safe_softmax.default: _safe_softmax}
-CUDA: dict[Any, Rule] = CPU | {
+CPU: dict[Any, Rule] = {
+    aten._safe_softmax.default: _safe_softmax,
+    aten.sum.default: _sum,
+    aten.sum.dim_IntList: _sum,
+}
+CUDA: dict[Any, Rule] = {
+    aten._safe_softmax.default: _safe_softmax,
     aten._softmax.default: _softmax,
     aten._softmax_backward_data.default: _softmax_backward,
     aten.native_dropout.default: _native_dropout,
+    aten.sum.default: _sum_on_cuda,
+    aten.sum.dim_IntList: _sum_on_cuda,
+    aten.logsumexp.default: _logsumexp,
     aten.bmm.default: _bmm,
-    aten._scaled_dot_product_flash_attention.default: _flash,
-    aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
-    aten._scaled_dot_product_efficient_attention.default: _efficient,
-    aten._scaled_dot_product_efficient_attention_backward.default: _efficient_backward,
-    aten._scaled_dot_product_cudnn_attention.default: _cudnn,
-    aten._scaled_dot_product_cudnn_attention_backward.default: _cudnn_backward,
+    aten._scaled_dot_product_flash_attention.default: sdpa.flash,
+    aten._scaled_dot_product_flash_attention_backward.default: sdpa.flash_backward,
+    aten._scaled_dot_product_efficient_attention.default: sdpa.efficient,
+    aten._scaled_dot_product_efficient_attention_backward.default: sdpa.efficient_backward,
+    aten._scaled_dot_product_cudnn_attention.default: sdpa.cudnn,
+    aten._scaled_dot_product_cudnn_attention_backward.default: sdpa.cudnn_backward,
 }
 UNKNOWN = {
-    aten._scaled_dot_product_cudnn_attention: "a workspace whose size only cuDNN knows",
-    aten._scaled_dot_product_cudnn_attention_backward: "some more workspace, as only cuDNN knows",
-    aten.sort: "buffers for sorting",
-    aten.topk: "buffers for sorting",
-    aten.logsumexp: "a copy of its input",
-    aten.cumsum: "buffers for scanning",
+    overload: buffers
+    for buffers, overloads in {
+        "buffers for sorting": (
+            aten.sort.default,
+            aten.sort.stable,
+            aten.topk.default,
+            aten._unsafe_index_put.default,
+            aten.embedding_dense_backward.default,
+        ),
+        "buffers for scanning": (aten.cumsum.default, aten.cumprod.default),
+        "a buffer for the sums of blocks": (  # up to some kB, where all reduces to one number
+            aten.sum.default,
+            aten.mean.default,
+            aten.max.default,
+            aten.min.default,
+        ),
+    }.items()
+    for overload in overloads
 }

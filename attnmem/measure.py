@@ -1,53 +1,28 @@
 """The same quantities from a real device: its allocator, asked while a program runs."""
 
 import contextlib
-import datetime
-import functools
 import gc
+import itertools
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cpuinfo
 import psutil
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from attnmem.attention import Program, run
+from attnmem.provenance import Provenance, find_device, provenance
+from attnmem.trace import Event
 from attnmem.workload import Workload
 
 if sys.platform == "linux":
     import resource
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Where a number comes from: the device, its memory in bytes, the versions, the day."""
-
-    device: str
-    memory_bytes: int
-    driver: str | None
-    cuda: str | None
-    torch: str
-    python: str
-    date: str
-
-    def __str__(self) -> str:
-        parts = [
-            self.device,
-            self.driver and f"driver {self.driver}",
-            self.cuda and f"CUDA {self.cuda}",
-            f"torch {self.torch}",
-            self.date,
-        ]
-        return ", ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +34,9 @@ class Measurement:
     which may be larger. ``peak_reserved_bytes``: what the allocator took from the driver to make
     them. Both start from an empty cache. ``saved_bytes``: alive between forward and backward,
     beyond Q, K, V and O. ``workspace_bytes``: what libraries keep for themselves from the first
-    call on, in no other number here. With ``out_of_memory`` the run did not end, and the numbers
-    are those up to there.
+    call on, in no other number here. ``timeline``: the allocator's own list of allocations and
+    releases, in order; it knows no labels. With ``out_of_memory`` the run did not end, and all
+    this is what came before.
     """
 
     program: str
@@ -73,6 +49,7 @@ class Measurement:
     saved_bytes: int
     workspace_bytes: int
     out_of_memory: bool
+    timeline: tuple[Event, ...]
     provenance: Provenance
 
 
@@ -86,7 +63,8 @@ def measure(
 
     ``device`` is ``"cuda"``, ``"cuda:1"``, ``"cpu"`` …; ``None`` takes CUDA if there is one, else
     the CPU. A first run warms the libraries up and is not counted. On CUDA the numbers come from
-    the caching allocator's statistics, on the CPU from the memory events of ``torch.profiler``.
+    the caching allocator's statistics and the timeline from its history; on the CPU all come from
+    the memory events of ``torch.profiler``.
 
     Out of memory is a result, not an error, and leaves the device as it was. Raises
     ``ValueError`` for a device that is not there, and whatever else ``program`` raises.
@@ -106,62 +84,15 @@ def measure(
         saved_bytes=live["forward"][0] - live["forward"][1] if "forward" in live else 0,
         workspace_bytes=observed.workspace,
         out_of_memory=observed.out_of_memory,
+        timeline=timeline(observed.sizes),
         provenance=provenance(device),
     )
 
 
-def find_device(device: str | torch.device | None = None) -> torch.device:
-    """The torch device that ``device`` names; ``None``: CUDA if there is one, else the CPU.
-
-    Raises ``ValueError`` for a device that is unknown, or not on this machine.
-    """
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        found = torch.device("meta")
-    if found.type not in ("cuda", "cpu"):
-        raise ValueError(f"device must be 'cuda', 'cuda:<index>' or 'cpu', got {str(device)!r}")
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device {str(device)!r} is not on this machine: torch {torch.__version__} sees "
-            f"{torch.cuda.device_count()} CUDA devices; use 'cpu', or a recorded run "
-            "(attnmem.records)"
-        )
-    return found
-
-
-def provenance(device: str | torch.device | None = None) -> Provenance:
-    """What a reader needs to know about ``device`` to judge a number measured on it now."""
-    device = find_device(device)
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        name, memory = properties.name, properties.total_memory
-    else:
-        name, memory = _cpu_name(), psutil.virtual_memory().total
-    return Provenance(
-        device=name,
-        memory_bytes=memory,
-        driver=_driver_version() if device.type == "cuda" else None,
-        cuda=torch.version.cuda if device.type == "cuda" else None,
-        torch=torch.__version__,
-        python=platform.python_version(),
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-    )
-
-
-@functools.cache  # it takes a second
-def _cpu_name() -> str:
-    return cpuinfo.get_cpu_info().get("brand_raw") or platform.machine()
-
-
-@functools.cache
-def _driver_version() -> str | None:
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.check_output(query, text=True).split()[0]
-    return None
+def timeline(sizes: Iterable[int]) -> tuple[Event, ...]:
+    """Events from sizes in bytes, allocations > 0 and releases < 0."""
+    live = itertools.accumulate(sizes := list(sizes))
+    return tuple(Event("", size, after) for size, after in zip(sizes, live, strict=True))
 
 
 Run = Callable[[], Iterator[tuple[str, int]]]
@@ -175,6 +106,7 @@ class _Observed:
     peak_reserved: int
     workspace: int
     out_of_memory: bool
+    sizes: list[int]  # of every allocation (> 0) and release (< 0), in order
 
 
 def _finish(stages: Iterator[tuple[str, int]], at_stage: Callable[[str, int], None]) -> bool:
@@ -227,7 +159,8 @@ def _observe_cuda(start: Run, device: torch.device, training: bool) -> _Observed
             now = torch.cuda.memory_stats()["requested_bytes.all.current"]
             live[stage] = now - base["requested_bytes.all.current"], own
 
-        finished = _finish(start(), at_stage)
+        with _history() as sizes:
+            finished = _finish(start(), at_stage)
         stats = torch.cuda.memory_stats()
         _release()
     return _Observed(
@@ -237,7 +170,23 @@ def _observe_cuda(start: Run, device: torch.device, training: bool) -> _Observed
         peak_reserved=stats["reserved_bytes.all.peak"] - base["reserved_bytes.all.current"],
         workspace=base["allocated_bytes.all.current"] - before,
         out_of_memory=not finished,
+        sizes=sizes,
     )
+
+
+@contextlib.contextmanager
+def _history() -> Iterator[list[int]]:
+    """The sizes of what is allocated (> 0) and released (< 0) inside, filled in at the end."""
+    sizes: list[int] = []
+    sign = {"alloc": 1, "free_requested": -1}
+    record = torch.cuda.memory._record_memory_history
+    record(context=None, clear_history=True)
+    try:
+        yield sizes
+        events = torch.cuda.memory._snapshot()["device_traces"][torch.cuda.current_device()]
+        sizes += [sign[e["action"]] * e["size"] for e in events if e["action"] in sign]
+    finally:
+        record(enabled=None)
 
 
 def _release() -> None:
@@ -266,16 +215,16 @@ def _observe_cpu(start: Run, device: torch.device, training: bool) -> _Observed:
         path = Path(folder, "trace.json")
         profiler.export_chrome_trace(str(path))
         events = sorted(json.loads(path.read_text())["traceEvents"], key=lambda e: e.get("ts", 0))
-    alive = peak = 0
+    sizes: list[int] = []
     live = {}
     for event in events:
         if event["name"] == "[memory]" and event["args"]["Device Type"] == 0:  # CPU
-            alive += event["args"]["Bytes"]
-            peak = max(peak, alive)
+            sizes.append(event["args"]["Bytes"])
         elif event["name"].startswith("attnmem "):
             stage = event["name"].removeprefix("attnmem ")
-            live[stage] = alive, owned[stage]
-    return _Observed(live, peak, peak, peak, workspace=0, out_of_memory=not finished)
+            live[stage] = sum(sizes), owned[stage]
+    peak = max(itertools.accumulate(sizes), default=0)
+    return _Observed(live, peak, peak, peak, 0, not finished, sizes)
 
 
 @contextlib.contextmanager

@@ -60,6 +60,15 @@ def peak_bytes(w: Workload, *, training: bool = False, device: str = "cuda") -> 
     return sum(alive_at_peak(w, training=training, device=device).values())
 
 
+def cublas_workspace(capability: tuple[int, int]) -> int:
+    """The workspace in bytes that PyTorch gives each of its cuBLAS handles, and keeps for ever.
+
+    32 MiB from Hopper on (compute capability 9), else 8,320 KiB. Source: parseChosenWorkspaceSize
+    in PyTorch's aten/src/ATen/cuda/CublasHandlePool.cpp, without CUBLAS_WORKSPACE_CONFIG.
+    """
+    return 4096 * 8 * 2**10 if capability[0] >= 9 else (4096 * 2 + 16 * 8) * 2**10
+
+
 SMALL, BUFFER_SMALL, BUFFER_LARGE, LARGE = 2**20, 2**21, 20 * 2**20, 10 * 2**20
 
 

@@ -18,7 +18,8 @@ from attnmem.attention import (
     flash_sdpa,
     standard_attention,
 )
-from attnmem.measure import Measurement, Provenance, measure, provenance
+from attnmem.measure import Measurement, measure, timeline
+from attnmem.provenance import Provenance, provenance
 from attnmem.workload import Workload
 
 PACKAGE = Path(__file__).parent
@@ -113,6 +114,7 @@ class Record:
         cells = content.pop("measurements")
         for cell in cells:
             del cell["provenance"]
+            cell["timeline"] = [event["bytes"] for event in cell["timeline"]]
         lines = ",\n".join(json.dumps(cell, default=_dtype_name) for cell in cells)
         head = json.dumps(content, indent=1).removesuffix("\n}")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +148,14 @@ def load(path: Path = SHIPPED) -> Record:
             digest=content["digest"],
             provenance=origin,
             measurements=tuple(
-                Measurement(**m | {"workload": Workload(**m["workload"]), "provenance": origin})
+                Measurement(
+                    **m
+                    | {
+                        "workload": Workload(**m["workload"]),
+                        "timeline": timeline(m.get("timeline", ())),
+                        "provenance": origin,
+                    }
+                )
                 for m in content["measurements"]
             ),
             failures=tuple(content["failures"]),

@@ -1,42 +1,8 @@
 """The work of each step of standard attention, and what an accelerator allows."""
 
-from dataclasses import dataclass
-
-import torch
-
 from attnmem.devices import Accelerator
+from attnmem.steps import SOFTMAX_OPS, Step
 from attnmem.workload import Workload
-
-# Operations per element of softmax, by convention: compare for the maximum, subtract, exp, add
-# to the sum, divide. Source: Yuan et al. 2024, arXiv 2402.16363, Table 1 (1.25 FLOP/B in 16 bit).
-SOFTMAX_OPS = 5
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a program: its FLOPs, and the bytes that it reads and writes.
-
-    Each operand is counted once, as if the step were one kernel that reads its inputs from the
-    device's memory and writes its result there. ``matrix`` tells whether matrix units do the
-    arithmetic, ``dtype`` what its operands are.
-    """
-
-    name: str
-    flops: int
-    bytes_read: int
-    bytes_written: int
-    matrix: bool
-    dtype: torch.dtype
-
-    @property
-    def bytes_moved(self) -> int:
-        """Bytes read and written."""
-        return self.bytes_read + self.bytes_written
-
-    @property
-    def intensity(self) -> float:
-        """Arithmetic intensity, in FLOPs per byte moved."""
-        return self.flops / self.bytes_moved
 
 
 def standard_steps(w: Workload) -> tuple[Step, ...]:

@@ -1,8 +1,7 @@
-"""The way that some calls go on a device and would not go on tensors without data."""
+"""The way that some calls go on a device, without a mode that watches, and with data."""
 
 import contextlib
 import functools
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,8 +10,73 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from attnmem.sdpa import attention
 
 aten = torch.ops.aten
+
+
+def in_backward() -> bool:
+    """Whether autograd is running a backward pass."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def in_place(op: Any, args: Sequence[Any], zeros: int | None) -> torch.Tensor | None:
+    """The argument of ``op`` that autograd would overwrite with the result, if it would.
+
+    Autograd allocates more when a dispatch mode is on (isTensorSubclassLike in ATen's
+    TensorSubclassLikeUtils.h). Without one, it adds a second gradient of a tensor to the first if
+    nothing else holds that (accumulate in csrc/autograd/input_buffer.cpp), and the backward of a
+    selection writes into the zeros it has just made (FunctionsManual.cpp), whose storage has the
+    id ``zeros``.
+    """
+    if not in_backward() or torch.is_grad_enabled():
+        return None
+    if op is aten.add.Tensor:
+        counts = [_references(x) for x in args[:2]]
+        if min(counts) >= (alone := _engine_s_own()):  # in fewer hands: Python called, not autograd
+            return next((x for x, n in zip(args, counts, strict=False) if n == alone), None)
+    if op in SELECTIONS_BACKWARD and id(args[0].untyped_storage()) == zeros:
+        return args[0]  # type: ignore[no-any-return]
+    return None
+
+
+def _references(x: torch.Tensor) -> tuple[int, int]:
+    storage = torch._C._storage_Use_Count(x.untyped_storage()._cdata)
+    return x._use_count(), storage  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _engine_s_own() -> tuple[int, int]:
+    """The references to a gradient that only autograd holds, as a dispatch mode sees them."""
+    seen = []
+
+    class Spy(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(
+            self, op: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if op is aten.add.Tensor:
+                seen.append(_references(args[0]))
+            return op(*args, **(kwargs or {}))
+
+    with _disable_current_modes(), torch.enable_grad():
+        x = torch.ones(1, device="meta", requires_grad=True)
+        y = x.exp() * x.sin()
+        with Spy():  # type: ignore[no-untyped-call]
+            y.backward()  # type: ignore[no-untyped-call]
+    return seen[0]
+
+
+ZEROS = {aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default}
+SELECTIONS_BACKWARD = {
+    aten.scatter.src,
+    aten.scatter_add.default,
+    aten.index_add.default,
+    aten.index_put.default,
+    aten._unsafe_index_put.default,
+    aten.masked_scatter.default,
+}
 
 
 class Routes(TorchFunctionMode):
@@ -29,6 +93,7 @@ class Routes(TorchFunctionMode):
         self.replaced = contextlib.ExitStack()
 
     def __enter__(self) -> Any:
+        _engine_s_own()  # inside a backward pass it could not run one of its own
         for owner, name in PLACES:
             function = getattr(owner, name)
             if function in self.routes:
@@ -82,69 +147,6 @@ def _dropout(
     return NotImplemented
 
 
-def _attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attn_mask: torch.Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Any:
-    """Choose a kernel as select_sdp_backend in transformers/cuda/sdp_utils.cpp does."""
-    d, half = query.shape[-1], query.element_size() == 2
-    training = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
-    common = {"dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}
-    plain = query.ndim == 4 and value.shape[-1] == d and not enable_gqa
-    cuda: Any = torch.backends.cuda
-    flash = cuda.flash_sdp_enabled() and plain and half and d <= 256 and attn_mask is None
-    cudnn = cuda.cudnn_sdp_enabled() and plain and half and d % 8 == 0 and d <= 128
-    if flash and cudnn:
-        warnings.warn(
-            "scaled_dot_product_attention takes cuDNN or flash, by the versions of both; "
-            "the trace takes flash. Choose with torch.nn.attention.sdpa_kernel",
-            stacklevel=2,
-        )
-    if flash:
-        pad = -d % 8  # pad_last_dim in transformers/attention.cpp
-        if pad:
-            query, key, value = (F.pad(x, (0, pad)) for x in (query, key, value))
-            common["scale"] = 1 / math.sqrt(d) if scale is None else scale
-        out = aten._scaled_dot_product_flash_attention(query, key, value, **common)[0]
-        return out[..., :d] if pad else out
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        warnings.warn(
-            "scaled_dot_product_attention makes numbers of a bool mask; the trace leaves them out",
-            stacklevel=2,
-        )
-    if cuda.mem_efficient_sdp_enabled() and plain and d % (8 if half else 4) == 0:
-        return aten._scaled_dot_product_efficient_attention(
-            query, key, value, _padded(attn_mask), training, **common
-        )[0]
-    if cudnn and not cuda.math_sdp_enabled():
-        return aten._scaled_dot_product_cudnn_attention(
-            query, key, value, attn_mask, training, **common
-        )[0]
-    if not cuda.math_sdp_enabled():
-        raise RuntimeError("no enabled kernel of scaled_dot_product_attention takes these inputs")
-    if attn_mask is not None or is_causal:
-        warnings.warn(
-            "scaled_dot_product_attention adds its mask in place; the trace counts another tensor",
-            stacklevel=2,
-        )
-    return aten._scaled_dot_product_attention_math(
-        query, key, value, attn_mask, enable_gqa=enable_gqa, **common
-    )[0]
-
-
-def _padded(mask: torch.Tensor | None) -> torch.Tensor | None:
-    """The kernel wants rows of the mask to begin at multiples of 8: pad_bias, attention.cpp."""
-    if mask is None or mask.shape[-1] % 8 == 0:
-        return mask
-    return F.pad(mask, (0, -mask.shape[-1] % 8))[..., : mask.shape[-1]]
-
-
 def _attention_on_cpu(*args: Any, **kwargs: Any) -> Any:
     if torch.backends.cuda.flash_sdp_enabled():  # type: ignore[no-untyped-call]
         warnings.warn(
@@ -155,15 +157,25 @@ def _attention_on_cpu(*args: Any, **kwargs: Any) -> Any:
     return NotImplemented
 
 
-CPU: dict[Any, Callable[..., Any]] = {F.scaled_dot_product_attention: _attention_on_cpu}
+def _tensor(data: Any, *, device: Any = None, requires_grad: bool = False, **options: Any) -> Any:
+    # It copies data behind the back of every mode; an empty tensor is seen.
+    copied = torch.tensor(data, device=device, **options)
+    return torch.empty_like(copied).requires_grad_(requires_grad) if copied.is_meta else copied
+
+
+CPU: dict[Any, Callable[..., Any]] = {
+    torch.tensor: _tensor,
+    F.scaled_dot_product_attention: _attention_on_cpu,
+}
 CUDA: dict[Any, Callable[..., Any]] = {
+    torch.tensor: _tensor,
     F.softmax: _functional_softmax,
     torch.softmax: _softmax,
     torch.special.softmax: _softmax,
     torch.Tensor.softmax: _softmax,
     F.dropout: _dropout,
     torch.dropout: lambda input, p, train: _dropout(input, p, train),
-    F.scaled_dot_product_attention: _attention,
+    F.scaled_dot_product_attention: attention,
 }
 PLACES = (
     (F, "softmax"),

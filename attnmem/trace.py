@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils.flop_counter import flop_registry
 
 from attnmem.attention import Program, run
-from attnmem.kernels import NUMBER, allocations
-from attnmem.memory import CachingAllocator
-from attnmem.roofline import SOFTMAX_OPS, Step
-from attnmem.routes import Routes
+from attnmem.kernels import NUMBER, SHAPES, allocations
+from attnmem.memory import CachingAllocator, cublas_workspace
+from attnmem.routes import ZEROS, Routes, in_backward, in_place
+from attnmem.steps import Step, step, tensors_in
 from attnmem.workload import Workload
 
 aten = torch.ops.aten
@@ -102,6 +101,19 @@ class Trace:
         """The peak of what that allocator takes from the driver."""
         return self._replay.peak_reserved if self.device == "cuda" else self.peak_bytes
 
+    def workspace_bytes(self, capability: tuple[int, int] = (9, 0)) -> int:
+        """What cuBLAS keeps for itself from this run on, in bytes; in no other number here.
+
+        One workspace for the thread that calls the program, and one for autograd's, if they
+        multiply matrices with cuBLAS. ``capability`` is the compute capability of the GPU, (9, 0)
+        for an H100 or H200; on the CPU the answer is 0.
+        """
+        threads = {step.backward for step in self.steps if step.name in CUBLAS}
+        return len(threads) * cublas_workspace(capability) if self.device == "cuda" else 0
+
+
+CUBLAS = {"mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot"}
+
 
 def trace(program: Program, w: Workload, training: bool = False, device: str = "cuda") -> Trace:
     """Predict a run of ``program`` on ``device`` without it: on tensors that have no data.
@@ -168,7 +180,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self.blocks: dict[int, _Block] = {}
         self.watchers: dict[int, weakref.ref[Any]] = {}
-        self.numbers: list[_Block] = []
+        self.numbers: list[_Block] = []  # kept for backward
+        self.spent: list[_Block] = []  # of these, those that backward has used
+        self.zeros: int | None = None  # the storage that was just filled with zeros
 
     def name(self, label: str, tensor: torch.Tensor) -> None:
         """Give the tensor's storage a name that readers know."""
@@ -179,9 +193,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, op: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = op(*args, **(kwargs or {}))
-        inputs = _tensors((args, tuple((kwargs or {}).values())))
-        outputs = _tensors(result)
+        while self.spent:  # autograd's node gives them up after its gradients
+            self._end(self.spent.pop())
+        result = kept = in_place(op, args, self.zeros)
+        if kept is None:
+            shape = SHAPES.get(op, op)
+            result = shape(*args, **(kwargs or {}))
+        inputs = tensors_in((args, tuple((kwargs or {}).values())))
+        outputs = tensors_in(result)
+        self.zeros = id(outputs[0].untyped_storage()) if op in ZEROS else None
         name = op.overloadpacket.__name__.strip("_")
         own: dict[str, _Block] = {}
         fresh = False
@@ -190,8 +210,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 fresh |= self._watch(outputs[item], name)
             elif isinstance(item, str):
                 self._end(own.pop(item))
-            elif item[0] == NUMBER and self.numbers and _in_backward():
-                own[NUMBER] = self.numbers.pop()  # backward uses the one that was kept
+            elif item[0] == NUMBER and self.numbers and in_backward():
+                self.spent.append(self.numbers.pop())  # backward uses the one that was kept
             else:
                 label = item[0] if item[0] not in own else f"{item[0]} {len(own)}"
                 own[label] = _Block(*item)
@@ -201,8 +221,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.numbers.append(block)
             else:
                 self._end(block)
-        if fresh or op._schema.is_mutable:
-            self.steps.append(_step(op, name, args, inputs, outputs))
+        if fresh or op._schema.is_mutable or kept is not None:
+            self.steps.append(step(op, name, args, inputs, outputs, in_backward()))
         self._label_softmax(op, inputs, outputs)
         return result
 
@@ -210,7 +230,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether autograd keeps the number of `tensor * number` for backward."""
         if op not in (aten.mul.Tensor, aten.div.Tensor, aten.mul_.Tensor, aten.div_.Tensor):
             return False
-        return torch.is_grad_enabled() and inputs[0].requires_grad and not _in_backward()
+        return torch.is_grad_enabled() and inputs[0].requires_grad and not in_backward()
 
     def _label_softmax(
         self, op: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]
@@ -262,39 +282,3 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             saved_bytes=saved,
             _blocks=tuple(numbers[block] for block, _ in self.events),
         )
-
-
-def _in_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1
-
-
-def _tensors(tree: Any) -> list[torch.Tensor]:
-    if isinstance(tree, torch.Tensor):
-        return [tree]
-    if isinstance(tree, (tuple, list)):
-        return [tensor for branch in tree for tensor in _tensors(branch)]
-    return []
-
-
-def _bytes(tensors: Sequence[torch.Tensor]) -> int:
-    """The bytes that tensors have, an expanded one only once."""
-    return sum(min(x.numel() * x.element_size(), x.untyped_storage().nbytes()) for x in tensors)
-
-
-def _step(
-    op: Any,
-    name: str,
-    args: Sequence[Any],
-    inputs: list[torch.Tensor],
-    outputs: list[torch.Tensor],
-) -> Step:
-    counter = flop_registry.get(op.overloadpacket)
-    if counter:
-        flops = counter(*args, out_val=outputs[0])
-    elif torch.Tag.pointwise in op.tags:
-        flops = outputs[0].numel()
-    elif op is aten._softmax.default:
-        flops = SOFTMAX_OPS * outputs[0].numel()
-    else:
-        flops = 0
-    return Step(name, flops, _bytes(inputs), _bytes(outputs), bool(counter), outputs[0].dtype)

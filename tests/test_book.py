@@ -58,7 +58,7 @@ def test_numbers_that_a_build_executed_are_kept(small_book):
 
 def test_another_constant_in_the_package_is_another_number_on_the_page(small_book):
     assert small_book.build().returncode == 0
-    module = small_book.folder / "attnmem" / "roofline.py"
+    module = small_book.folder / "attnmem" / "steps.py"
     module.write_text(module.read_text().replace("SOFTMAX_OPS = 5", "SOFTMAX_OPS = 7"))
     again = small_book.build()
     assert again.returncode == 0, again.stdout

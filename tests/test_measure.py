@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attnmem import Workload, measure, standard_attention
-from attnmem.measure import find_device, provenance
+from attnmem.provenance import find_device, provenance
 
 W = Workload(batch=1, heads=2, seq_len=64, head_dim=16, dtype=torch.float32)
 
