@@ -11,8 +11,9 @@ from rich.progress import track
 from rich.table import Table
 
 from attnmem.attention import Program, standard_attention
+from attnmem.grid import grid, speed_grid
 from attnmem.provenance import find_device, provenance
-from attnmem.records import PACKAGE, grid, make_record
+from attnmem.records import PACKAGE, make_record
 from attnmem.trace import max_seq_len, trace
 from attnmem.workload import Workload
 
@@ -105,12 +106,17 @@ def measure_command(
     found = _checked(find_device, device)
     name = provenance(found).device.lower().replace(" ", "-")
     output = output or PACKAGE / "data" / f"{name}.json"
-    record = make_record(track(grid(), description="Measuring", console=console), found)
+    record = make_record(
+        track(grid(), description="Memory", console=console),
+        found,
+        timed=track(speed_grid(), description="Speed", console=console),
+    )
     record.save(output)
     for failure in record.failures:
         console.print(failure, markup=False)
     console.print(
-        f"{output}: {len(record.measurements)} cells measured, {len(record.failures)} failed"
+        f"{output}: {len(record.measurements)} cells measured, {len(record.runs)} runs timed, "
+        f"{len(record.failures)} failed"
     )
     raise typer.Exit(code=1 if record.failures else 0)
 

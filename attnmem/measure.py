@@ -35,13 +35,15 @@ class Measurement:
     them. Both start from an empty cache. ``saved_bytes``: alive between forward and backward,
     beyond Q, K, V and O. ``workspace_bytes``: what libraries keep for themselves from the first
     call on, in no other number here. ``timeline``: the allocator's own list of allocations and
-    releases, in order; it knows no labels. With ``out_of_memory`` the run did not end, and all
-    this is what came before.
+    releases, in order; it knows no labels. ``segments``: the rank of the address of each segment
+    that the allocator took from the driver, in order. With ``out_of_memory`` the run did not end,
+    and all this is what came before.
     """
 
     program: str
     workload: Workload
     training: bool
+    warm_up: bool
     input_bytes: int
     peak_bytes: int
     peak_allocated_bytes: int
@@ -50,6 +52,7 @@ class Measurement:
     workspace_bytes: int
     out_of_memory: bool
     timeline: tuple[Event, ...]
+    segments: tuple[int, ...]
     provenance: Provenance
 
 
@@ -58,25 +61,31 @@ def measure(
     w: Workload,
     training: bool = False,
     device: str | torch.device | None = None,
+    *,
+    warm_up: bool = True,
 ) -> Measurement:
     """Run ``program`` on ``device`` and report its memory. See :func:`attnmem.attention.run`.
 
     ``device`` is ``"cuda"``, ``"cuda:1"``, ``"cpu"`` …; ``None`` takes CUDA if there is one, else
-    the CPU. A first run warms the libraries up and is not counted. On CUDA the numbers come from
-    the caching allocator's statistics and the timeline from its history; on the CPU all come from
-    the memory events of ``torch.profiler``.
+    the CPU. A first run warms the libraries up and is not counted; without ``warm_up`` there is
+    none, and the workspaces that libraries then allocate are in the peak. On CUDA the numbers come
+    from the caching allocator's statistics and the timeline from its history; on the CPU all come
+    from the memory events of ``torch.profiler``.
 
     Out of memory is a result, not an error, and leaves the device as it was. Raises
     ``ValueError`` for a device that is not there, and whatever else ``program`` raises.
     """
     device = find_device(device)
     observe = _observe_cuda if device.type == "cuda" else _observe_cpu
-    observed = observe(lambda: run(program, w, training=training, device=device), device, training)
+    observed = observe(
+        lambda: run(program, w, training=training, device=device), device, training, warm_up
+    )
     live = observed.live
     return Measurement(
         program=getattr(program, "__name__", repr(program)),
         workload=w,
         training=training,
+        warm_up=warm_up,
         input_bytes=live["inputs"][0] if "inputs" in live else 0,
         peak_bytes=observed.peak,
         peak_allocated_bytes=observed.peak_allocated,
@@ -85,6 +94,7 @@ def measure(
         workspace_bytes=observed.workspace,
         out_of_memory=observed.out_of_memory,
         timeline=timeline(observed.sizes),
+        segments=tuple(sorted(observed.segments).index(address) for address in observed.segments),
         provenance=provenance(device),
     )
 
@@ -107,6 +117,7 @@ class _Observed:
     workspace: int
     out_of_memory: bool
     sizes: list[int]  # of every allocation (> 0) and release (< 0), in order
+    segments: list[int]  # the address of every segment, in order
 
 
 def _finish(stages: Iterator[tuple[str, int]], at_stage: Callable[[str, int], None]) -> bool:
@@ -123,7 +134,7 @@ def _finish(stages: Iterator[tuple[str, int]], at_stage: Callable[[str, int], No
     return True
 
 
-def _observe_cuda(start: Run, device: torch.device, training: bool) -> _Observed:
+def _observe_cuda(start: Run, device: torch.device, training: bool, warm_up: bool) -> _Observed:
     if torch.cuda.get_allocator_backend() != "native":
         raise ValueError(
             "device memory must come from PyTorch's own allocator, whose statistics are read; got "
@@ -140,16 +151,9 @@ def _observe_cuda(start: Run, device: torch.device, training: bool) -> _Observed
         with warnings.catch_warnings():
             # Autograd's thread has no CUDA context yet at its first matrix product, and gets one.
             warnings.filterwarnings("ignore", "Attempting to run cuBLAS")
-            # The workspaces first: this thread's, and for training that of autograd's thread. Each
-            # gets a segment of its own; inside a segment of the program it would keep all of that
-            # segment from being given back.
-            x = torch.ones(16, 16, device=device, requires_grad=training)
-            product = x @ x
-            if training:
-                product.sum().backward()  # type: ignore[no-untyped-call]
-            del x, product
-            _release()
-            _finish(start(), lambda stage, own: None)
+            if warm_up:
+                _allocate_workspaces(device, training)
+                _finish(start(), lambda stage, own: None)
         _release()
         base = torch.cuda.memory_stats()
         torch.cuda.reset_peak_memory_stats()
@@ -159,7 +163,7 @@ def _observe_cuda(start: Run, device: torch.device, training: bool) -> _Observed
             now = torch.cuda.memory_stats()["requested_bytes.all.current"]
             live[stage] = now - base["requested_bytes.all.current"], own
 
-        with _history() as sizes:
+        with _history() as (sizes, segments):
             finished = _finish(start(), at_stage)
         stats = torch.cuda.memory_stats()
         _release()
@@ -171,20 +175,40 @@ def _observe_cuda(start: Run, device: torch.device, training: bool) -> _Observed
         workspace=base["allocated_bytes.all.current"] - before,
         out_of_memory=not finished,
         sizes=sizes,
+        segments=segments,
     )
 
 
+def _allocate_workspaces(device: torch.device, training: bool) -> None:
+    """Have cuBLAS's workspaces allocated: this thread's, and that of autograd's when training.
+
+    Each gets a segment of its own. Inside a segment of the program it would keep all of that from
+    being given back.
+    """
+    x = torch.ones(16, 16, device=device, requires_grad=training)
+    product = x @ x
+    if training:
+        product.sum().backward()  # type: ignore[no-untyped-call]
+    del x, product
+    _release()
+
+
 @contextlib.contextmanager
-def _history() -> Iterator[list[int]]:
-    """The sizes of what is allocated (> 0) and released (< 0) inside, filled in at the end."""
+def _history() -> Iterator[tuple[list[int], list[int]]]:
+    """What happens inside, filled in at the end.
+
+    The sizes of what is allocated (> 0) and released (< 0), and the addresses of new segments.
+    """
     sizes: list[int] = []
+    segments: list[int] = []
     sign = {"alloc": 1, "free_requested": -1}
     record = torch.cuda.memory._record_memory_history
     record(context=None, clear_history=True)
     try:
-        yield sizes
+        yield sizes, segments
         events = torch.cuda.memory._snapshot()["device_traces"][torch.cuda.current_device()]
         sizes += [sign[e["action"]] * e["size"] for e in events if e["action"] in sign]
+        segments += [e["addr"] for e in events if e["action"] == "segment_alloc"]
     finally:
         record(enabled=None)
 
@@ -195,7 +219,7 @@ def _release() -> None:
     torch.cuda.empty_cache()
 
 
-def _observe_cpu(start: Run, device: torch.device, training: bool) -> _Observed:
+def _observe_cpu(start: Run, device: torch.device, training: bool, warm_up: bool) -> _Observed:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler greets on stderr
     owned = {}
 
@@ -205,7 +229,8 @@ def _observe_cpu(start: Run, device: torch.device, training: bool) -> _Observed:
             pass
 
     with _bounded_by_free_memory():
-        _finish(start(), at_stage)
+        if warm_up:
+            _finish(start(), at_stage)
         gc.collect()  # what is freed inside the profile must have been allocated there
         with profile(
             activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
@@ -224,7 +249,7 @@ def _observe_cpu(start: Run, device: torch.device, training: bool) -> _Observed:
             stage = event["name"].removeprefix("attnmem ")
             live[stage] = sum(sizes), owned[stage]
     peak = max(itertools.accumulate(sizes), default=0)
-    return _Observed(live, peak, peak, peak, 0, not finished, sizes)
+    return _Observed(live, peak, peak, peak, 0, not finished, sizes, segments=[])
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """What takes memory: tensors in closed form, and how the allocator rounds."""
 
 import bisect
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attnmem.workload import Workload
@@ -70,6 +72,7 @@ def cublas_workspace(capability: tuple[int, int]) -> int:
 
 
 SMALL, BUFFER_SMALL, BUFFER_LARGE, LARGE = 2**20, 2**21, 20 * 2**20, 10 * 2**20
+FAR = 2**50  # from a segment to the next: farther than any is long
 
 
 @dataclass(eq=False)
@@ -92,11 +95,15 @@ class CachingAllocator:
     block that is large enough is taken, and split if more than 1 MiB (of a small segment: 512 B)
     remains. A freed block joins its free neighbours. Source: PyTorch's
     c10/cuda/CUDACachingAllocator.cpp, default configuration, one stream.
+
+    Of equally large free blocks the one with the lowest address is taken, and addresses are the
+    driver's choice. ``segments`` tells it: the rank of each segment's address, in the order in
+    which segments are made. Beyond its end, and without it, addresses rise.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, segments: Sequence[int] = ()) -> None:
         self.allocated = self.peak_allocated = self.reserved = self.peak_reserved = 0
-        self._end = 0  # the address behind the last segment
+        self._ranks = itertools.chain(segments, itertools.count(len(segments)))
         self._free: dict[bool, list[tuple[int, int, _Block]]] = {True: [], False: []}
 
     def allocate(self, size: int) -> _Block:
@@ -141,8 +148,7 @@ class CachingAllocator:
             segment = BUFFER_SMALL
         else:
             segment = BUFFER_LARGE if size < LARGE else -(-size // BUFFER_SMALL) * BUFFER_SMALL
-        block = _Block(self._end, segment, small)
-        self._end += segment
+        block = _Block(next(self._ranks) * FAR, segment, small)
         self.reserved += segment
         self.peak_reserved = max(self.peak_reserved, self.reserved)
         return block

@@ -3,81 +3,49 @@
 import hashlib
 import json
 import traceback
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
-from attnmem.attention import (
-    PROGRAMS,
-    Program,
-    cudnn_sdpa,
-    efficient_sdpa,
-    flash_sdpa,
-    standard_attention,
-)
+from attnmem.attention import PROGRAMS, Program
+from attnmem.counters import count_traffic
+from attnmem.grid import Cell
 from attnmem.measure import Measurement, measure, timeline
-from attnmem.provenance import Provenance, provenance
+from attnmem.provenance import Provenance, find_device, provenance
+from attnmem.speed import Ceilings, Time, TimedStep, ceilings, time_program, time_steps
 from attnmem.workload import Workload
 
 PACKAGE = Path(__file__).parent
 
 # What a recorded number depends on. A record made by other versions of these files is stale.
-MEASURING_CODE = ("workload.py", "attention.py", "measure.py")
+MEASURING_CODE = ("workload.py", "attention.py", "measure.py", "speed.py", "counters.py")
 
 RECORDS = tuple(sorted((PACKAGE / "data").glob("*.json")))
 
 # The record that stands in for a GPU on a machine that has none.
-SHIPPED = PACKAGE / "data" / "nvidia-h100-80gb-hbm3.json"
-
-Cell = tuple[Program, Workload, bool]  # a program, its workload, whether it is training
+SHIPPED = PACKAGE / "data" / "nvidia-h200.json"
 
 
-def grid() -> list[Cell]:
-    """The cells of a record: standard attention up to where a GPU ends, and every program."""
-    short = Workload(batch=1, heads=12, seq_len=512, head_dim=64, dtype=torch.float16)
-    powers = [replace(short, seq_len=2**power) for power in range(9, 18)]
-    shapes = [
-        Workload(batch=b, heads=h, seq_len=n, head_dim=d, dtype=dtype)
-        for b, h, n, d in SHAPES
-        for dtype in (torch.float16, torch.bfloat16, torch.float32)
-    ]
-    return [
-        (standard_attention, w, training)
-        for training, workloads in ((False, powers), (True, powers[:7]))
-        for w in workloads
-    ] + [
-        (program, w, training)
-        for program in PROGRAMS
-        for w in shapes
-        for training in (False, True)
-        if _exists(program, w) and not (program is standard_attention and w in powers)
-    ]
+T = TypeVar("T")
 
 
-# (batch, heads, seq_len, head_dim)
-SHAPES = (
-    (1, 1, 64, 32),
-    (1, 3, 333, 33),
-    (2, 8, 512, 128),
-    (1, 12, 777, 64),
-    (2, 7, 777, 40),
-    (3, 5, 1000, 80),
-    (4, 2, 2048, 96),
-    (1, 12, 8192, 64),
-)
+@dataclass(frozen=True, kw_only=True)
+class TimedRun:
+    """The steps of one run of a program, timed, and how long its forward pass takes as a whole.
 
+    ``whole`` is ``None`` for training.
+    """
 
-def _exists(program: Program, w: Workload) -> bool:
-    """Whether a fused kernel takes the dtype and the head dimension."""
-    half = w.element_bytes == 2
-    if program is efficient_sdpa:
-        return w.head_dim % (8 if half else 4) == 0
-    if program is cudnn_sdpa:
-        return half and w.head_dim % 8 == 0
-    return half or program is not flash_sdpa
+    program: str
+    workload: Workload
+    training: bool
+    steps: tuple[TimedStep, ...]
+    whole: Time | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,56 +53,132 @@ class Record:
     """Measurements made on one device by one version of the measuring code.
 
     ``digest`` identifies that version. ``failures`` holds the traceback of each cell that raised.
+    ``ceilings`` is ``None``, and ``runs`` empty, in a record of memory alone.
     """
 
     digest: str
     provenance: Provenance
     measurements: tuple[Measurement, ...]
     failures: tuple[str, ...]
+    ceilings: Ceilings | None = None
+    runs: tuple[TimedRun, ...] = ()
 
     @property
     def stale(self) -> bool:
         """Whether the record was made by other code than the code that reads it."""
         return self.digest != code_digest()
 
-    def find(self, program: Program, w: Workload, training: bool = False) -> Measurement:
+    def find(
+        self, program: Program, w: Workload, training: bool = False, warm_up: bool = True
+    ) -> Measurement:
         """The measurement of one cell. Raises ``LookupError`` if the record does not have it."""
         name = getattr(program, "__name__", repr(program))
         for m in self.measurements:
-            if (m.program, m.workload, m.training) == (name, w, training):
+            if (m.program, m.workload, m.training, m.warm_up) == (name, w, training, warm_up):
                 return m
         raise LookupError(
             f"the record made on {self.provenance.device} has no run of {name} with {w}, "
-            f"training={training}; run it on a machine with a GPU, or take a cell of records.grid()"
+            f"training={training}, warm_up={warm_up}; run it on a machine with a GPU, or take a "
+            "cell of attnmem.grid"
+        )
+
+    def run(self, program: Program, w: Workload, training: bool = False) -> TimedRun:
+        """The timed run of one cell. Raises ``LookupError`` if the record does not have it."""
+        for found in self.runs:
+            if (found.program, found.workload, found.training) == (program.__name__, w, training):
+                return found
+        raise LookupError(
+            f"the record made on {self.provenance.device} has no timed run of {program.__name__} "
+            f"with {w}, training={training}; take a cell of attnmem.grid"
         )
 
     def save(self, path: Path) -> None:
         """Write the record as JSON."""
         content = asdict(self)
+        runs = content.pop("runs")
         cells = content.pop("measurements")
         for cell in cells:
             del cell["provenance"]
             cell["timeline"] = [event["bytes"] for event in cell["timeline"]]
-        lines = ",\n".join(json.dumps(cell, default=_dtype_name) for cell in cells)
-        head = json.dumps(content, indent=1).removesuffix("\n}")
+        text = json.dumps(content, indent=1).removesuffix("\n}")
+        for name, rows in (("measurements", cells), ("runs", runs)):  # a cell a line
+            lines = ",\n".join(json.dumps(row, default=_dtype_name) for row in rows)
+            text += f',\n "{name}": [\n{lines}\n]'
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f'{head},\n "measurements": [\n{lines}\n]}}\n')  # a cell a line
+        path.write_text(text + "\n}\n")
 
 
-def make_record(cells: Iterable[Cell], device: str | torch.device | None = None) -> Record:
-    """Measure ``cells`` on ``device``. A cell that fails is noted, and the others go on."""
-    origin = provenance(device)
-    measurements, failures = [], []
-    for program, w, training in cells:
-        try:
-            measurements.append(measure(program, w, training, device))
-        except Exception:
-            failures.append(traceback.format_exc())
+def make_record(
+    cells: Iterable[Cell],
+    device: str | torch.device | None = None,
+    *,
+    timed: Iterable[Cell] = (),
+) -> Record:
+    """Measure the memory of ``cells`` and the speed of ``timed`` on ``device``.
+
+    A cell that fails is noted, and the others go on.
+    """
+    device = find_device(device)
+    failures: list[str] = []
+
+    def each(cells: Iterable[Cell], act: Callable[[Cell], T]) -> tuple[T, ...]:
+        results = []
+        for cell in cells:
+            try:
+                results.append(act(cell))
+            except torch.OutOfMemoryError:  # measure answers that; speed has nothing to say
+                torch.cuda.empty_cache()
+            except Exception:
+                failures.append(traceback.format_exc())
+        return tuple(results)
+
+    def memory(cell: Cell) -> Measurement:
+        program, w, training, warm_up = cell
+        return measure(program, w, training, device, warm_up=warm_up)
+
+    def speed(cell: Cell) -> TimedRun:
+        program, w, training, _ = cell
+        return TimedRun(
+            program=program.__name__,
+            workload=w,
+            training=training,
+            steps=time_steps(program, w, training, device),
+            whole=None if training else time_program(program, w, device),
+        )
+
+    measurements, runs = each(cells, memory), each(timed, speed)
     return Record(
         digest=code_digest(),
-        provenance=origin,
-        measurements=tuple(measurements),
+        provenance=provenance(device),
+        measurements=measurements,
         failures=tuple(failures),
+        ceilings=ceilings(device) if runs else None,
+        runs=_with_traffic(runs) if device.type == "cuda" else runs,
+    )
+
+
+def _with_traffic(runs: Sequence[TimedRun]) -> tuple[TimedRun, ...]:
+    """The runs with what the GPU's counters saw; as they are, with a warning, if nothing did."""
+    programs = {program.__name__: program for program in PROGRAMS}
+    try:
+        counted = count_traffic((programs[r.program], r.workload, r.training) for r in runs)
+    except RuntimeError as error:
+        warnings.warn(f"bytes of the GPU's memory are not counted: {error}", stacklevel=2)
+        return tuple(runs)
+    return tuple(
+        replace(
+            run,
+            steps=(
+                *run.steps[: -len(traffic)],
+                *(
+                    replace(step, read=read, written=written)
+                    for step, (read, written) in zip(
+                        run.steps[-len(traffic) :], traffic, strict=True
+                    )
+                ),
+            ),
+        )
+        for run, traffic in zip(runs, counted, strict=True)
     )
 
 
@@ -152,13 +196,17 @@ def load(path: Path = SHIPPED) -> Record:
                     **m
                     | {
                         "workload": Workload(**m["workload"]),
+                        "warm_up": m.get("warm_up", True),
                         "timeline": timeline(m.get("timeline", ())),
+                        "segments": tuple(m.get("segments", ())),
                         "provenance": origin,
                     }
                 )
                 for m in content["measurements"]
             ),
             failures=tuple(content["failures"]),
+            ceilings=_ceilings(content.get("ceilings")),
+            runs=tuple(_timed_run(**run) for run in content.get("runs", ())),
         )
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(
@@ -166,14 +214,29 @@ def load(path: Path = SHIPPED) -> Record:
         ) from error
 
 
-def measured(program: Program, w: Workload, training: bool = False) -> Measurement:
+def _ceilings(found: dict[str, Any] | None) -> Ceilings | None:
+    if found is None:
+        return None
+    sizes = {int(size): rate for size, rate in found["bandwidth"].items()}
+    return Ceilings(**found | {"bandwidth": sizes})
+
+
+def _timed_run(workload: Any, steps: Any, whole: Any, **options: Any) -> TimedRun:
+    timed = tuple(TimedStep(**step | {"time": Time(**step["time"])}) for step in steps)
+    total = Time(**whole) if whole else None
+    return TimedRun(workload=Workload(**workload), steps=timed, whole=total, **options)
+
+
+def measured(
+    program: Program, w: Workload, training: bool = False, *, warm_up: bool = True
+) -> Measurement:
     """The memory of a run on a GPU: measured now if this machine has one, else as recorded.
 
     Raises ``LookupError`` where there is no GPU and the shipped record lacks the cell.
     """
     if torch.cuda.is_available():
-        return measure(program, w, training, device="cuda")
-    return load().find(program, w, training)
+        return measure(program, w, training, device="cuda", warm_up=warm_up)
+    return load().find(program, w, training, warm_up)
 
 
 def origin() -> str:

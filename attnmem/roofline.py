@@ -1,8 +1,12 @@
 """The work of each step of standard attention, and what an accelerator allows."""
 
 from attnmem.devices import Accelerator
+from attnmem.speed import Ceilings
 from attnmem.steps import SOFTMAX_OPS, Step
 from attnmem.workload import Workload
+
+# From what share of its roof on we say that a step is limited by that roof, and not by its kernel.
+NEAR = 0.7
 
 
 def standard_steps(w: Workload) -> tuple[Step, ...]:
@@ -10,12 +14,12 @@ def standard_steps(w: Workload) -> tuple[Step, ...]:
     x, s, entries = w.head_bytes, w.score_bytes, w.score_elements
     matmul = 2 * entries * w.head_dim  # one multiplication and one addition per term
     return tuple(
-        Step(name, flops, read, written, matrix, w.dtype)
-        for name, flops, read, written, matrix in (
-            ("QKᵀ", matmul, 2 * x, s, True),
-            ("scale", entries, s, s, False),
-            ("softmax", SOFTMAX_OPS * entries, s, s, False),
-            ("PV", matmul, s + x, x, True),
+        Step(name, flops, read, written, matrix, w.dtype, special)
+        for name, flops, read, written, matrix, special in (
+            ("QKᵀ", matmul, 2 * x, s, True, 0),
+            ("scale", entries, s, s, False, 0),
+            ("softmax", SOFTMAX_OPS * entries, s, s, False, entries),
+            ("PV", matmul, s + x, x, True, 0),
         )
     )
 
@@ -24,33 +28,64 @@ def balance(accelerator: Accelerator, *, matrix: bool) -> float:
     """The balance point in FLOPs per byte: peak arithmetic over memory bandwidth.
 
     With ``matrix`` the peak is that of the matrix units on 16-bit inputs, else that of the
-    vector units in 32 bit. Source: Williams, Waterman, Patterson 2009,
-    doi 10.1145/1498765.1498785 (there: ridge point).
+    vector units in 32 bit. Raises ``ValueError`` where the data sheet has no such rate. Source:
+    Williams, Waterman, Patterson 2009, doi 10.1145/1498765.1498785 (there: ridge point).
     """
-    return accelerator.peak_flops(matrix=matrix) / accelerator.bandwidth
+    peak = accelerator.peak_flops(matrix=matrix)
+    if peak is None:
+        raise ValueError(f"accelerator must have a vector rate, {accelerator.name!r} has none")
+    return peak / accelerator.bandwidth
+
+
+def limits(step: Step, accelerator: Accelerator) -> dict[str, float]:
+    """The seconds that each part of ``accelerator`` needs at least for ``step``.
+
+    ``"memory"`` for its bytes, ``"compute"`` for its FLOPs, ``"special functions"`` for its
+    exponentials and the like; a part whose rate the data sheet does not have is left out. Every
+    byte is taken to come from the device's memory, and the step to be long enough to hide the
+    launch of its kernel.
+    """
+    bits = 8 * step.dtype.itemsize
+    parts = {
+        "memory": (step.bytes_moved, accelerator.bandwidth),
+        "compute": (step.flops, accelerator.peak_flops(matrix=step.matrix, bits=bits)),
+        "special functions": (step.special, accelerator.special_rate),
+    }
+    return {part: work / rate for part, (work, rate) in parts.items() if rate}
 
 
 def bound(step: Step, accelerator: Accelerator) -> str:
-    """``"memory"`` or ``"compute"``: which of the two takes longer on ``accelerator``.
-
-    It assumes that every byte comes from the device's memory and not from a cache, and that the
-    step is long enough to hide the launch of its kernel. Raises ``ValueError`` for a matrix step
-    that is not in 16 bit: ``accelerator`` has no rate for it.
-    """
-    computing, moving = _seconds(step, accelerator)
-    return "compute" if computing >= moving else "memory"
+    """Which part takes longest: a key of :func:`limits`."""
+    found = limits(step, accelerator)
+    return max(found, key=lambda part: found[part])
 
 
 def attainable_seconds(step: Step, accelerator: Accelerator) -> float:
-    """The least time in seconds that ``accelerator`` allows ``step``, as :func:`bound` assumes."""
-    return max(_seconds(step, accelerator))
+    """The least time in seconds that ``accelerator`` allows ``step``: the largest of its limits."""
+    return max(limits(step, accelerator).values())
 
 
-def _seconds(step: Step, accelerator: Accelerator) -> tuple[float, float]:
-    if step.matrix and step.dtype.itemsize != 2:
-        raise ValueError(
-            f"step {step.name!r} must be in 16 bit: matrix rates of accelerators are; "
-            f"got {step.dtype}"
-        )
-    computing = step.flops / accelerator.peak_flops(matrix=step.matrix)
-    return computing, step.bytes_moved / accelerator.bandwidth
+def measured_roof(step: Step, ceilings: Ceilings) -> tuple[str, float]:
+    """Which measured ceiling allows ``step`` the least time, and that time in seconds.
+
+    ``"memory"``, or ``"cache"`` where arrays of its size move faster than the largest do, or
+    ``"compute"``. Other arithmetic than matrix products has no measured ceiling.
+    """
+    bandwidth = ceilings.bandwidth_at(step.bytes_moved)
+    largest = ceilings.bandwidth[max(ceilings.bandwidth)]
+    roofs = {"cache" if bandwidth > largest else "memory": step.bytes_moved / bandwidth}
+    if step.matrix:
+        roofs["compute"] = step.flops / ceilings.matmul[str(step.dtype).removeprefix("torch.")]
+    return max(roofs.items(), key=lambda item: item[1])
+
+
+def verdict(step: Step, seconds: float, ceilings: Ceilings) -> str:
+    """What limits a step that takes ``seconds``: a roof, ``"launches"``, or ``"its kernel"``.
+
+    Launches, if its roof is below the time from one tiny kernel to the next. A roof, if the step
+    reaches :data:`NEAR` of it. Else its kernel could be better.
+    """
+    roof, least = measured_roof(step, ceilings)
+    if least < ceilings.launch:
+        return "launches"
+    return roof if least >= NEAR * seconds else "its kernel"

@@ -1,5 +1,6 @@
 """The work of one operation: its FLOPs, and the bytes that it reads and writes."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +14,19 @@ aten = torch.ops.aten
 # to the sum, divide. Source: Yuan et al. 2024, arXiv 2402.16363, Table 1 (1.25 FLOP/B in 16 bit).
 SOFTMAX_OPS = 5
 
+# Of its backward, dS = P∘(dP − rowsum(dP∘P)): multiply, add to the sum, subtract, multiply.
+SOFTMAX_BACKWARD_OPS = 4
+
 
 @dataclass(frozen=True)
 class Step:
     """One step of a program: its FLOPs, and the bytes that it reads and writes.
 
-    Each operand is counted once, as if the step were one kernel that reads its inputs from the
-    device's memory and writes its result there. ``matrix`` tells whether matrix units do the
-    arithmetic, ``dtype`` what its operands are, ``backward`` whether autograd's backward pass
-    takes the step.
+    Each operand is counted once and in its own dtype, as if the step were one kernel that reads
+    its inputs from the device's memory and writes its result there. Softmax's backward on CUDA is
+    two kernels, and counts what they pass on. ``matrix`` tells whether matrix products do the
+    arithmetic, ``dtype`` what is written, ``special`` how many exponentials, sines and the like
+    there are, ``backward`` whether autograd's backward pass takes the step.
     """
 
     name: str
@@ -30,6 +35,7 @@ class Step:
     bytes_written: int
     matrix: bool
     dtype: torch.dtype
+    special: int = 0
     backward: bool = False
 
     @property
@@ -45,35 +51,62 @@ class Step:
 
 def step(
     op: Any,
-    name: str,
     args: Sequence[Any],
     inputs: Sequence[torch.Tensor],
     outputs: Sequence[torch.Tensor],
+    *,
+    device: str,
     backward: bool,
 ) -> Step:
-    """The step that an operation of PyTorch is, by its name in ``torch.ops.aten``.
+    """The step that an operation of PyTorch is.
 
-    FLOPs are those of ``torch.utils.flop_counter`` where that counts, :data:`SOFTMAX_OPS` per
-    element of a softmax, and one per element of other arithmetic.
+    FLOPs are those of ``torch.utils.flop_counter`` where that counts, else :data:`SOFTMAX_OPS` and
+    :data:`SOFTMAX_BACKWARD_OPS` per element of a softmax, and one per element of other arithmetic.
     """
     counter = flop_registry.get(op.overloadpacket)
+    out = outputs[0]
     if counter:
-        flops = counter(*args, out_val=outputs[0])
-    elif torch.Tag.pointwise in op.tags:
-        flops = outputs[0].numel()
-    elif op is aten._softmax.default:
-        flops = SOFTMAX_OPS * outputs[0].numel()
+        flops = counter(*args, out_val=out)
     else:
-        flops = 0
+        flops = PER_ELEMENT.get(op, torch.Tag.pointwise in op.tags) * out.numel()
+    skipped = reads_from(op)
+    read = 0 if skipped is None else _bytes(inputs[skipped:])
+    written = _bytes(outputs)
+    if op is aten._softmax_backward_data.default and device == "cuda":
+        # A first kernel writes dP∘P, a second reads it, and P again: cuda/SoftMax.cu.
+        product = _bytes(inputs[:1])
+        read, written = read + product + _bytes(inputs[1:]), written + product
     return Step(
-        name=name,
-        flops=flops,
-        bytes_read=_bytes(inputs),
-        bytes_written=_bytes(outputs),
+        name=step_name(op),
+        flops=int(flops),
+        bytes_read=read,
+        bytes_written=written,
         matrix=bool(counter),
-        dtype=outputs[0].dtype,
+        dtype=out.dtype,
+        special=out.numel() if op.overloadpacket in SPECIAL else 0,
         backward=backward,
     )
+
+
+@functools.cache
+def step_name(op: Any) -> str:
+    """What PyTorch calls an operation, without the underscores around it."""
+    return str(op.overloadpacket.__name__).strip("_")
+
+
+@functools.cache
+def reads_from(op: Any) -> int | None:
+    """From which of its tensors on an operation reads data; ``None``: from none."""
+    name = step_name(op)
+    if name.endswith("_like") or name.startswith("new_"):
+        return None  # it only looks at the shape
+    return 1 if op in OVERWRITES else 0
+
+
+@functools.cache
+def touches_data(op: Any) -> bool:
+    """Whether an operation does more than to allocate, or to look at its input another way."""
+    return not op.is_view and not step_name(op).startswith(("empty", "new_empty", "unsafe_view"))
 
 
 def tensors_in(tree: Any) -> list[torch.Tensor]:
@@ -86,5 +119,26 @@ def tensors_in(tree: Any) -> list[torch.Tensor]:
 
 
 def _bytes(tensors: Sequence[torch.Tensor]) -> int:
-    """The bytes that tensors have, an expanded one only once."""
-    return sum(min(x.numel() * x.element_size(), x.untyped_storage().nbytes()) for x in tensors)
+    """The bytes that tensors have, one that is there twice or expanded only once."""
+    different = {
+        (x.untyped_storage()._cdata, x.storage_offset(), x.shape, x.stride()): x for x in tensors
+    }
+    return sum(
+        min(x.numel() * x.element_size(), x.untyped_storage().nbytes()) for x in different.values()
+    )
+
+
+PER_ELEMENT = {
+    aten._softmax.default: SOFTMAX_OPS,
+    aten._safe_softmax.default: SOFTMAX_OPS,
+    aten._softmax_backward_data.default: SOFTMAX_BACKWARD_OPS,
+    aten.copy_.default: 0,
+    aten.fill_.Scalar: 0,
+}
+OVERWRITES = {aten.copy_.default, aten.fill_.Scalar, aten.zero_.default, aten.normal_.default}
+SPECIAL = {
+    aten._softmax,
+    aten._safe_softmax,
+    *(aten.exp, aten.exp2, aten.log, aten.sin, aten.cos),
+    *(aten.tanh, aten.sigmoid, aten.erf, aten.rsqrt, aten.sqrt),
+}

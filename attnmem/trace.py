@@ -14,7 +14,7 @@ from attnmem.attention import Program, run
 from attnmem.kernels import NUMBER, SHAPES, allocations
 from attnmem.memory import CachingAllocator, cublas_workspace
 from attnmem.routes import ZEROS, Routes, in_backward, in_place
-from attnmem.steps import Step, step, tensors_in
+from attnmem.steps import Step, step, step_name, tensors_in, touches_data
 from attnmem.workload import Workload
 
 aten = torch.ops.aten
@@ -80,9 +80,12 @@ class Trace:
                 found[block] = *found[block][:3], place
         return list(found.values())
 
-    @cached_property
-    def _replay(self) -> CachingAllocator:
-        allocator = CachingAllocator()
+    def replay(self, segments: Sequence[int] = ()) -> CachingAllocator:
+        """PyTorch's CUDA allocator after this run, from an empty cache.
+
+        ``segments`` is explained at :class:`attnmem.memory.CachingAllocator`.
+        """
+        allocator = CachingAllocator(segments)
         blocks = {}
         for block, event in zip(self._blocks, self.timeline, strict=True):
             if event.bytes > 0:
@@ -91,15 +94,19 @@ class Trace:
                 allocator.free(blocks.pop(block))
         return allocator
 
+    @cached_property
+    def _replayed(self) -> CachingAllocator:
+        return self.replay()
+
     @property
     def peak_allocated_bytes(self) -> int:
         """The peak in blocks of PyTorch's CUDA allocator, starting from an empty cache."""
-        return self._replay.peak_allocated if self.device == "cuda" else self.peak_bytes
+        return self._replayed.peak_allocated if self.device == "cuda" else self.peak_bytes
 
     @property
     def peak_reserved_bytes(self) -> int:
         """The peak of what that allocator takes from the driver."""
-        return self._replay.peak_reserved if self.device == "cuda" else self.peak_bytes
+        return self._replayed.peak_reserved if self.device == "cuda" else self.peak_bytes
 
     def workspace_bytes(self, capability: tuple[int, int] = (9, 0)) -> int:
         """What cuBLAS keeps for itself from this run on, in bytes; in no other number here.
@@ -202,7 +209,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs = tensors_in((args, tuple((kwargs or {}).values())))
         outputs = tensors_in(result)
         self.zeros = id(outputs[0].untyped_storage()) if op in ZEROS else None
-        name = op.overloadpacket.__name__.strip("_")
+        name = step_name(op)
         own: dict[str, _Block] = {}
         fresh = False
         for item in allocations(op, args, inputs, outputs, self.device):
@@ -221,8 +228,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.numbers.append(block)
             else:
                 self._end(block)
-        if fresh or op._schema.is_mutable or kept is not None:
-            self.steps.append(step(op, name, args, inputs, outputs, in_backward()))
+        if touches_data(op) and (fresh or op._schema.is_mutable or kept is not None):
+            self.steps.append(
+                step(op, args, inputs, outputs, device=self.device, backward=in_backward())
+            )
         self._label_softmax(op, inputs, outputs)
         return result
 

@@ -9,7 +9,7 @@ from attnmem.memory import alive_at_peak
 from attnmem.records import load
 from attnmem.tables import Table
 
-RUNS = [m for m in load().measurements if m.program == "standard_attention"]
+RUNS = [m for m in load().measurements if m.program == "standard_attention" and m.warm_up]
 W = RUNS[0].workload
 CARD = find("RTX 4090")
 SQUARE = torch.arange(16.0).view(4, 4)

@@ -5,13 +5,15 @@ import pytest
 import torch
 
 from attnmem import Workload, records, standard_attention
-from attnmem.records import grid, load, make_record, measured, origin
+from attnmem.grid import Cell, grid
+from attnmem.records import load, make_record, measured, origin
 
 W = Workload(batch=1, heads=1, seq_len=32, head_dim=8, dtype=torch.bfloat16)
 
 
 def test_a_record_survives_writing_and_reading(tmp_path):
-    record = make_record([(standard_attention, W, training) for training in (False, True)], "cpu")
+    cells = [Cell(standard_attention, W), Cell(standard_attention, W, training=True)]
+    record = make_record(cells, "cpu")
     record.save(tmp_path / "new" / "cpu.json")
     assert load(tmp_path / "new" / "cpu.json") == record
     assert record.find(standard_attention, W, training=True).training
@@ -29,26 +31,26 @@ def test_a_cell_that_fails_is_noted_and_the_others_go_on(tmp_path):
     def broken(q, k, v):
         raise RuntimeError("a mistake in the program")
 
-    record = make_record([(broken, W, False), (standard_attention, W, False)], "cpu")
+    record = make_record([Cell(broken, W), Cell(standard_attention, W)], "cpu")
     assert [m.program for m in record.measurements] == ["standard_attention"]
     (failure,) = record.failures
     assert failure.rstrip().endswith("a mistake in the program")
 
 
 def test_a_cell_that_is_not_there_is_named():
-    with pytest.raises(LookupError, match=r"H100 .* no run of standard_attention with Workload\("):
+    with pytest.raises(LookupError, match=r"H200 .* no run of standard_attention with Workload\("):
         load().find(standard_attention, W)
     with pytest.raises(LookupError, match="training=True"):
-        load().find(standard_attention, replace(grid()[0][1], heads=13), training=True)
+        load().find(standard_attention, replace(grid()[0].workload, heads=13), training=True)
 
 
-def test_the_shipped_record_is_a_complete_run_of_a_real_h100():
+def test_the_shipped_record_is_a_complete_run_of_a_real_gpu():
     record = load()
-    assert record.provenance.device == "NVIDIA H100 80GB HBM3"
+    assert record.provenance.device == "NVIDIA H200"
     assert record.provenance.driver
     assert record.failures == ()
-    for program, w, training in grid():
-        assert record.find(program, w, training).program == program.__name__
+    for cell in grid():
+        assert record.find(*cell).program == cell.program.__name__
 
 
 def test_a_record_of_other_code_is_called_stale(tmp_path, monkeypatch):
@@ -63,8 +65,9 @@ def test_a_record_of_other_code_is_called_stale(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tells what happens without a GPU")
 def test_without_a_gpu_a_page_shows_the_record_and_says_so():
-    program, w, training = grid()[0]
-    assert measured(program, w, training) == load().find(program, w, training)
+    program, w, training, warm_up = grid()[0]
+    recorded = load().find(program, w, training, warm_up)
+    assert measured(program, w, training, warm_up=warm_up) == recorded
     assert origin().startswith("recorded")
     assert str(load().provenance) in origin()
 
@@ -77,3 +80,14 @@ def test_the_digest_follows_the_measuring_code(tmp_path, monkeypatch):
     assert records.code_digest() == before
     (tmp_path / "measure.py").write_text("# other code")
     assert records.code_digest() != before
+
+
+@pytest.mark.parametrize("path", records.RECORDS, ids=lambda path: path.stem)
+def test_a_cold_start_adds_the_workspace_to_the_first_peak_and_nothing_else(path):
+    cold = [m for m in load(path).measurements if not m.warm_up]
+    if not cold and load(path).stale:
+        pytest.skip("made before cold starts were measured")
+    assert cold
+    for m in cold:
+        warm = load(path).find(standard_attention, m.workload)
+        assert m.peak_bytes - warm.peak_bytes == warm.workspace_bytes

@@ -7,8 +7,18 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnmem import Workload, standard_attention
-from attnmem.devices import ACCELERATORS, find
-from attnmem.roofline import attainable_seconds, balance, bound, standard_steps
+from attnmem.devices import ACCELERATORS, find, recognise
+from attnmem.records import RECORDS, load
+from attnmem.roofline import (
+    attainable_seconds,
+    balance,
+    bound,
+    limits,
+    measured_roof,
+    standard_steps,
+    verdict,
+)
+from attnmem.speed import Ceilings
 
 SIZES = st.integers(1, 4096)
 W = Workload(batch=1, heads=12, seq_len=8192, head_dim=64, dtype=torch.float16)
@@ -61,20 +71,43 @@ def test_a_step_on_either_side_of_the_balance_point():
     assert attainable_seconds(large, a100) == large.flops / 312e12
 
 
-@given(SIZES, SIZES, st.sampled_from(ACCELERATORS))
-def test_the_bound_is_the_longer_of_the_two_times(n, d, card):
-    for step in standard_steps(replace(W, seq_len=n, head_dim=d)):
-        moving = step.bytes_moved / card.bandwidth
-        computing = step.flops / card.peak_flops(matrix=step.matrix)
-        assert attainable_seconds(step, card) == max(moving, computing)
-        if moving != pytest.approx(computing, rel=1e-12):  # else rounding decides
-            assert bound(step, card) == ("memory" if moving > computing else "compute")
+@given(SIZES, SIZES, st.sampled_from(ACCELERATORS), st.sampled_from(["float16", "float32"]))
+def test_the_bound_is_the_longest_of_the_limits(n, d, card, dtype):
+    for step in standard_steps(replace(W, seq_len=n, head_dim=d, dtype=dtype)):
+        found = limits(step, card)
+        assert found["memory"] == step.bytes_moved / card.bandwidth
+        assert attainable_seconds(step, card) == max(found.values())
+        assert found[bound(step, card)] == max(found.values())
+        if step.matrix:
+            rate = card.matrix_tflops if dtype == "float16" else card.vector_tflops
+            assert ("compute" in found) == (rate is not None)
+            assert rate is None or found["compute"] == step.flops / (rate * 10**12)
 
 
-def test_there_is_no_verdict_on_products_in_32_bit():
-    products = standard_steps(replace(W, dtype=torch.float32))[0]
-    with pytest.raises(ValueError, match=r"'QKᵀ' must be in 16 bit.* got torch\.float32"):
-        bound(products, find("H100 SXM"))
+def test_exponentials_have_a_roof_of_their_own():
+    # FlashAttention-3 (arXiv 2407.08608), section 3.1: 3.9 TFLOP/s of special functions on an H100
+    # SXM, and exponentials take about half the time of the matrix products at d = 128.
+    h100 = find("H100 SXM")
+    assert round(h100.special_rate / 1e12, 1) == 3.9
+    qk, _, softmax, pv = standard_steps(replace(W, head_dim=128))
+    products = sum(limits(step, h100)["compute"] for step in (qk, pv))
+    assert limits(softmax, h100)["special functions"] / products == pytest.approx(0.5, abs=0.01)
+
+
+def test_verdicts_on_measured_steps():
+    step = standard_steps(W)[1]  # scaling: as many bytes read as written
+    ceilings = Ceilings(copy=4e12, bandwidth={2**25: 8e12, 2**32: 4e12}, matmul={}, launch=1e-5)
+    least = step.bytes_moved / 4e12
+    assert measured_roof(step, ceilings) == ("memory", least)
+    assert verdict(step, least * 1.2, ceilings) == "memory"
+    assert verdict(step, least * 2, ceilings) == "its kernel"
+    tiny = standard_steps(replace(W, seq_len=64))[1]
+    assert verdict(tiny, 1e-5, ceilings) == "launches"
+    quick = replace(ceilings, launch=0)
+    assert measured_roof(tiny, quick) == ("cache", tiny.bytes_moved / 8e12)
+    product = standard_steps(replace(W, head_dim=256))[0]
+    slow = replace(quick, matmul={"float16": 1e14})
+    assert measured_roof(product, slow) == ("compute", product.flops / 1e14)
 
 
 def test_every_data_sheet_has_a_source():
@@ -85,5 +118,21 @@ def test_every_data_sheet_has_a_source():
 def test_an_unknown_accelerator_is_answered_with_near_ones():
     with pytest.raises(LookupError, match=r"no accelerator 'H100'.*H100 SXM"):
         find("H100")
-    with pytest.raises(LookupError, match="V100 SXM2 32 GB or T4 or A100"):
+    with pytest.raises(LookupError, match="V100 SXM2 16 GB or V100 SXM2 32 GB or T4"):
         find("?")
+
+
+def test_a_device_is_recognised_by_the_name_that_pytorch_gives_it():
+    for path in RECORDS:
+        device = load(path).provenance
+        card = recognise(device.device)
+        assert card.memory_bytes == pytest.approx(device.memory_bytes, rel=0.02)  # GB are GiB
+    assert recognise("NVIDIA GeForce GT 710") is None
+
+
+def test_a_rate_that_no_data_sheet_prints_is_not_guessed():
+    tpu = find("TPU v5e")
+    assert round(balance(tpu, matrix=True)) == 241
+    with pytest.raises(ValueError, match="must have a vector rate, 'TPU v5e' has none"):
+        balance(tpu, matrix=False)
+    assert set(limits(standard_steps(W)[2], tpu)) == {"memory"}

@@ -1,0 +1,191 @@
+"""The same steps on a real device: its clock, and how fast it can be."""
+
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from attnmem.attention import Program, run
+from attnmem.provenance import find_device
+from attnmem.routes import in_backward
+from attnmem.steps import step_name, touches_data
+from attnmem.workload import Workload
+
+
+@dataclass(frozen=True)
+class Time:
+    """How long something takes, in seconds: the median of many runs, and where 8 of 10 lie."""
+
+    seconds: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class TimedStep:
+    """One step of a program on a device: when, and what its memory saw.
+
+    ``read`` and ``written``: bytes that the memory of the device delivered and took, by its
+    hardware counters; ``None`` where these were not asked.
+    """
+
+    name: str
+    backward: bool
+    time: Time
+    read: int | None = None
+    written: int | None = None
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """How fast a device was at what it should be fast at.
+
+    ``bandwidth``: of arrays of so many bytes, read and written together, the bytes per second of
+    the fastest of copy, triad, fill and sum. ``matmul``: dtype name -> FLOP/s of the fastest of
+    some large matrix products of random numbers. ``launch``: seconds from one tiny kernel to the
+    next. ``copy``: bytes per second, read and written together, of a copy of the largest array.
+    """
+
+    copy: float
+    bandwidth: dict[int, float]
+    matmul: dict[str, float]
+    launch: float
+
+    def bandwidth_at(self, size: int) -> float:
+        """Bytes per second for ``size`` bytes, which caches may hold: of the next size up."""
+        fitting = [n for n in self.bandwidth if n >= size] or [max(self.bandwidth)]
+        return max(self.bandwidth[n] for n in self.bandwidth if n >= min(fitting))
+
+
+def time_steps(
+    program: Program,
+    w: Workload,
+    training: bool = False,
+    device: str | torch.device | None = None,
+) -> tuple[TimedStep, ...]:
+    """Time every step of a run of ``program``, each repeated on its own, after a warm-up.
+
+    The steps are those of :func:`attnmem.trace`, in the same order: what creates the inputs, the
+    program's operations, and autograd's. Repeated, a step finds in the caches what fits there.
+    ``device`` is that of :func:`attnmem.measure`. Raises what ``program`` raises, and
+    ``torch.OutOfMemoryError``.
+    """
+    device = find_device(device)
+    found: list[TimedStep] = []
+
+    def timed(op: Any, call: Callable[[], Any]) -> Any:
+        found.append(TimedStep(step_name(op), in_backward(), time_of(call, device)))
+        return call()
+
+    with Each(timed):
+        for _ in run(program, w, training=training, device=device):
+            pass
+    return tuple(found)
+
+
+class Each(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Hands every operation that touches data to a function."""
+
+    def __init__(self, act: Callable[[Any, Callable[[], Any]], Any]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.act = act
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def call() -> Any:
+            return op(*args, **(kwargs or {}))
+
+        return self.act(op, call) if touches_data(op) else call()
+
+
+def time_program(program: Program, w: Workload, device: str | torch.device | None = None) -> Time:
+    """Time the forward pass of ``program`` as a whole, after a warm-up, without gradients."""
+    device = find_device(device)
+    q, k, v = (torch.randn(w.shape, dtype=w.dtype, device=device) for _ in range(3))
+    with torch.no_grad():
+        return time_of(lambda: program(q, k, v), device)
+
+
+def time_of(call: Callable[[], Any], device: torch.device, total: float = 0.1) -> Time:
+    """Time a call: ``total`` seconds of repetitions, in at least five groups.
+
+    On CUDA by device events around each group, so that nothing waits for the CPU but what is
+    launched faster than it runs; elsewhere by the clock.
+    """
+    clock = _on_cuda if device.type == "cuda" else _on_cpu
+    call()
+    once = max(next(clock(call, 1, 1)), 1e-7)
+    group = max(1, math.ceil(5e-4 / once))
+    groups = max(5, min(50, math.ceil(total / (once * group))))
+    times = sorted(clock(call, group, groups))
+    tenth = len(times) // 10
+    return Time(statistics.median(times), times[tenth], times[-1 - tenth])
+
+
+def _on_cuda(call: Callable[[], Any], group: int, groups: int) -> Iterator[float]:
+    marks = [
+        torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        for _ in range(groups + 1)
+    ]
+    torch.cuda.synchronize()
+    marks[0].record()
+    for mark in marks[1:]:
+        for _ in range(group):
+            call()
+        mark.record()
+    torch.cuda.synchronize()
+    for begin, end in itertools.pairwise(marks):
+        yield begin.elapsed_time(end) / 1e3 / group
+
+
+def _on_cpu(call: Callable[[], Any], group: int, groups: int) -> Iterator[float]:
+    for _ in range(groups):
+        begin = time.perf_counter()
+        for _ in range(group):
+            call()
+        yield (time.perf_counter() - begin) / group
+
+
+# As large as a GPU needs to be fast: two are square, two have the shape of P·V.
+PRODUCTS = ((1, *[4096] * 3), (1, *[8192] * 3), (12, 8192, 8192, 128), (12, 8192, 8192, 256))
+
+
+def ceilings(
+    device: str | torch.device | None = None,
+    *,
+    largest: int = 2**32,
+    products: Sequence[Sequence[int]] = PRODUCTS,
+    dtypes: Sequence[torch.dtype] = (torch.float16, torch.bfloat16, torch.float32),
+) -> Ceilings:
+    """Measure what ``device`` can do, with arrays of up to ``largest`` bytes.
+
+    ``products`` are the sizes (b, m, k, n) of matrix products, b times [m, k] times [k, n]. Their
+    numbers are random: of zeros they would be faster, because a GPU's clock falls with the power
+    that it draws. For the same reason they are timed in short bursts. Source of copy and triad:
+    McCalpin 1995, STREAM.
+    """
+    device = find_device(device)
+    bandwidth = {}
+    for size in (2**power for power in range(20, int(math.log2(largest)) + 1)):
+        whole = torch.rand(size // 4, device=device)
+        (to, of), (a, b, c) = whole.chunk(2), whole[: size // 12 * 3].chunk(3)
+        copy = size / time_of(partial(to.copy_, of), device).seconds
+        others = (partial(torch.add, b, c, alpha=3, out=a), partial(whole.fill_, 1), whole.sum)
+        bandwidth[size] = max(copy, *(size / time_of(call, device).seconds for call in others))
+    matmul = {}
+    for dtype in dtypes:
+        rates = []
+        for batch, m, k, n in products:
+            x, y = (torch.randn(batch, *s, dtype=dtype, device=device) for s in ((m, k), (k, n)))
+            seconds = time_of(partial(torch.matmul, x, y), device, 0.01).seconds
+            rates.append(2 * batch * m * k * n / seconds)
+        matmul[str(dtype).removeprefix("torch.")] = max(rates)
+    tiny = torch.zeros(1, device=device)
+    launch = time_of(partial(torch.mul, tiny, 2), device).seconds
+    return Ceilings(copy, bandwidth, matmul, launch)
