@@ -5,13 +5,14 @@ own, which runs the steps once, each behind a kernel that does nothing and marks
 """
 
 import csv
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,24 @@ MARK = "spin_kernel"  # what torch.cuda._sleep launches
 
 # Clocks and caches are left alone: a step finds in the L2 cache what the one before left there.
 NCU = ["--clock-control", "none", "--cache-control", "none", "--profile-from-start", "off"]
-CSV = ["--csv", "--print-units", "base", "--metrics", f"{READ},{WRITTEN}"]
+CSV = ["--csv", "--print-units", "base", "--print-kernel-base", "function"]
+METRICS = ["--metrics", f"{READ},{WRITTEN}"]
 
-Traffic = tuple[int, int]  # bytes read from the device's memory, bytes written to it
+
+@dataclass
+class Traffic:
+    """Bytes that a step read from the device's memory and wrote to it, and its kernels' names."""
+
+    read: int = 0
+    written: int = 0
+    kernels: list[str] = field(default_factory=list)
 
 
 def count_traffic(cells: Iterable[tuple[Program, Workload, bool]]) -> list[list[Traffic]]:
     """The traffic of each step of each cell (program, workload, training), on the current GPU.
 
-    The steps are those of :func:`attnmem.trace`, without those that make Q, K and V. ``program``
+    The steps are those of :func:`attnmem.trace`, without those that make Q, K and V. When the
+    first of them begins, nothing of the run is in the L2 cache, and all there is clean. ``program``
     is one of :mod:`attnmem.attention`. Raises ``RuntimeError`` where ``ncu`` is not installed, or
     may not read the counters.
     """
@@ -49,7 +59,8 @@ def count_traffic(cells: Iterable[tuple[Program, Workload, bool]]) -> list[list[
     ]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "kernels.csv")
-        command = [ncu, *NCU, *CSV, "--log-file", str(log), sys.executable, "-m", __name__]
+        log_to = ["--log-file", str(log)]
+        command = [ncu, *NCU, *CSV, *METRICS, *log_to, sys.executable, "-m", __name__]
         done = subprocess.run(command, input=json.dumps(request), text=True, capture_output=True)
         text = log.read_text() if log.exists() else ""
     if done.returncode:
@@ -64,21 +75,25 @@ def count_traffic(cells: Iterable[tuple[Program, Workload, bool]]) -> list[list[
 def _by_mark(text: str) -> list[Traffic]:
     """From ncu's table, a row a kernel and metric, the traffic between two marks."""
     lines = text[text.index('"ID"') :].splitlines()
-    steps: list[dict[str, int]] = []
-    marked = set()
-    for row in csv.DictReader(lines):
-        if MARK in row["Kernel Name"]:
-            if row["ID"] not in marked:
-                marked.add(row["ID"])
-                steps.append({READ: 0, WRITTEN: 0})
+    steps: list[Traffic] = []
+    for _, rows in itertools.groupby(csv.DictReader(lines), key=lambda row: row["ID"]):
+        metrics = {row["Metric Name"]: row for row in rows}
+        kernel = metrics[READ]["Kernel Name"]
+        if MARK in kernel:
+            steps.append(Traffic())
         elif steps:
-            steps[-1][row["Metric Name"]] += int(row["Metric Value"].replace(",", ""))
-    return [(step[READ], step[WRITTEN]) for step in steps]
+            step = steps[-1]
+            step.read += int(metrics[READ]["Metric Value"].replace(",", ""))
+            step.written += int(metrics[WRITTEN]["Metric Value"].replace(",", ""))
+            step.kernels.append(kernel)
+    return steps
 
 
 def _run(program: Program, w: Workload, training: bool) -> int:
     """Run the steps of a cell under the profiler, a mark before each; how many there were."""
     count = 0
+    cache = torch.cuda.get_device_properties().L2_cache_size
+    others = torch.zeros(4 * cache, dtype=torch.uint8, device="cuda")
 
     def marked(op: Any, call: Callable[[], Any]) -> Any:
         nonlocal count
@@ -86,17 +101,17 @@ def _run(program: Program, w: Workload, training: bool) -> int:
         torch.cuda._sleep(0)  # type: ignore[no-untyped-call]
         return call()
 
-    def go(mode: Each) -> None:
-        stages = run(program, w, training=training, device=torch.device("cuda"))
-        next(stages)  # Q, K, V
-        with mode:
-            for _ in stages:
-                pass
-
-    go(Each(lambda op, call: call()))
+    device = torch.device("cuda")
+    for _ in run(program, w, training=training, device=device):
+        pass  # a warm-up
+    stages = run(program, w, training=training, device=device)
+    next(stages)  # Q, K, V
+    others.max()  # reading pushes out of the L2 cache what was there
     torch.cuda.synchronize()
     torch.cuda.profiler.start()  # type: ignore[no-untyped-call]
-    go(Each(marked))
+    with Each(marked):
+        for _ in stages:
+            pass
     torch.cuda.synchronize()
     torch.cuda.profiler.stop()  # type: ignore[no-untyped-call]
     return count

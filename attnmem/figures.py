@@ -1,54 +1,29 @@
-"""The book's pictures, in one style."""
+"""The book's pictures of memory."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from attnmem.devices import Accelerator
 from attnmem.measure import Measurement
 from attnmem.memory import peak_bytes
-from attnmem.roofline import balance, standard_steps
+from attnmem.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    STYLE,
+    Picture,
+    bytes_axis,
+    lengths_axis,
+    limit,
+    name_line,
+)
 from attnmem.trace import Trace
 from attnmem.workload import Workload
-
-# Three colours that colour-blind readers can tell apart (Okabe and Ito 2008), on white paper.
-BLUE = "#0072B2"  # what grows with N: Q, K, V, O
-ORANGE = "#D55E00"  # what grows with N²: S, P; and whatever the text warns of
-GREEN = "#009E73"  # training
-GREY = "#6B6B6B"  # devices, limits
-
-STYLE: Any = {
-    "figure.figsize": (8.0, 4.2),
-    "figure.constrained_layout.use": True,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture on every machine
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E3E3E3",
-    "lines.linewidth": 2,
-    "svg.hashsalt": "attnmem",  # the same bytes from build to build
-}
-
-
-class Picture(Figure):
-    """A figure that notebooks show as SVG, the same bytes for the same picture."""
-
-    def _repr_svg_(self) -> str:
-        buffer = io.StringIO()
-        with rc_context(STYLE):
-            self.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-        return buffer.getvalue()
 
 
 @rc_context(STYLE)
@@ -101,11 +76,11 @@ def memory_curves(w: Workload, lengths: Sequence[int], devices: Sequence[Acceler
     ):
         sizes = [factor * getattr(replace(w, seq_len=n), size) for n in lengths]
         axes.plot(lengths, sizes, color=colour)
-        _label(axes, last.seq_len, factor * getattr(last, size), label, colour)
+        name_line(axes, last.seq_len, factor * getattr(last, size), label, colour)
     for device in devices:
-        _limit(axes, min(lengths), device.memory_bytes, device.name)
+        limit(axes, min(lengths), device.memory_bytes, device.name)
     axes.set_xlabel("sequence length N")
-    _bytes_axis(axes)
+    bytes_axis(axes)
     return figure
 
 
@@ -121,7 +96,7 @@ def peaks(measurements: Sequence[Measurement], devices: Sequence[Accelerator]) -
     first = replace(measurements[0].workload, seq_len=lengths[0])
     across = [replace(first, seq_len=n) for n in lengths]
     axes.plot(lengths, [4 * w.head_bytes for w in across], color=BLUE)
-    _label(axes, lengths[-1], 4 * across[-1].head_bytes, "Q, K, V, O", BLUE)
+    name_line(axes, lengths[-1], 4 * across[-1].head_bytes, "Q, K, V, O", BLUE)
     for training, label, colour, lift in (
         (True, "training", GREEN, 5),
         (False, "inference", ORANGE, -5),
@@ -131,7 +106,7 @@ def peaks(measurements: Sequence[Measurement], devices: Sequence[Accelerator]) -
             continue
         need = [peak_bytes(w, training=training) for w in across]
         axes.plot(lengths, need, color=colour)
-        _label(axes, lengths[-1], need[-1], label, colour, lift=lift)
+        name_line(axes, lengths[-1], need[-1], label, colour, lift=lift)
         done = [m for m in runs if not m.out_of_memory]
         axes.plot(
             [m.workload.seq_len for m in done],
@@ -149,40 +124,10 @@ def peaks(measurements: Sequence[Measurement], devices: Sequence[Accelerator]) -
             markeredgewidth=2,
         )
     for device in devices:
-        _limit(axes, lengths[0], device.memory_bytes, device.name)
-    _lengths_axis(axes, lengths, rotation=30)
+        limit(axes, lengths[0], device.memory_bytes, device.name)
+    lengths_axis(axes, lengths, rotation=30)
     axes.set_yscale("log")
-    _bytes_axis(axes)
-    return figure
-
-
-@rc_context(STYLE)
-def intensities(
-    w: Workload,
-    lengths: Sequence[int],
-    head_dims: Sequence[int],
-    devices: Sequence[Accelerator],
-) -> Picture:
-    """Arithmetic intensity of the steps over N, against the balance points of ``devices``."""
-    figure = Picture(figsize=(8.0, 5.0))
-    axes = figure.subplots()
-    for d in head_dims:
-        steps = [standard_steps(replace(w, seq_len=n, head_dim=d)) for n in lengths]
-        line = [step[0].intensity for step in steps]
-        axes.plot(lengths, line, color=BLUE)
-        _label(axes, lengths[-1], line[-1], f"QKᵀ, PV: d = {d}", BLUE)
-    for index in (1, 2):
-        line = [step[index].intensity for step in steps]
-        axes.plot(lengths, line, color=ORANGE)
-        _label(axes, lengths[-1], line[-1], steps[-1][index].name, ORANGE)
-    left = lengths[0] / 2.5  # room for the names of the devices
-    for device in devices:
-        _limit(axes, left, balance(device, matrix=True), device.name)
-    _lengths_axis(axes, lengths)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.set(xlim=(left, None), ylim=(0.1, 1000))
-    axes.set_ylabel("arithmetic intensity (FLOPs per byte)")
+    bytes_axis(axes)
     return figure
 
 
@@ -210,7 +155,7 @@ def stacks(peaks: Mapping[str, Mapping[str, int]]) -> Picture:
             else:
                 small.append(label)
             left += size
-        _label(axes, left, place, ", ".join(small), BLUE)
+        name_line(axes, left, place, ", ".join(small), BLUE)
     axes.set_yticks(range(len(peaks)), list(peaks))
     axes.set_xlim(right=1.35 * total)
     axes.invert_yaxis()
@@ -241,46 +186,5 @@ def timeline(traced: Trace) -> Picture:
     below.spines.left.set_visible(False)
     below.set(xlabel="allocations and releases, in order", xlim=(0, 1.25 * len(live)))
     above.set_ylim(top=1.25 * traced.peak_bytes)
-    _bytes_axis(above)
+    bytes_axis(above)
     return figure
-
-
-def _limit(axes: Axes, x: float, y: float, name: str) -> None:
-    """A device's limit, as a dashed line with its name from ``x`` on."""
-    axes.axhline(y, color=GREY, linewidth=1, linestyle="--")
-    _label(axes, x, y, name, GREY, above=True)
-
-
-def _lengths_axis(axes: Axes, lengths: Sequence[int], rotation: float = 0) -> None:
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(lengths, [str(n) for n in lengths], rotation=rotation)
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("sequence length N")
-
-
-def _bytes_axis(axes: Axes) -> None:
-    axes.yaxis.set_major_formatter(EngFormatter(unit="B"))
-    axes.set_ylabel("memory")
-
-
-def _label(
-    axes: Axes,
-    x: float,
-    y: float,
-    text: str,
-    colour: str,
-    *,
-    above: bool = False,
-    lift: float = 0,
-) -> None:
-    """Name a line at its end, or above its beginning."""
-    offset, align = ((2, 3), "bottom") if above else ((8, lift), "center")
-    axes.annotate(
-        text,
-        (x, y),
-        offset,
-        textcoords="offset points",
-        color=colour,
-        va=align,
-        annotation_clip=False,
-    )

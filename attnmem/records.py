@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 
 from attnmem.attention import PROGRAMS, Program
-from attnmem.counters import count_traffic
+from attnmem.counters import Traffic, count_traffic
 from attnmem.grid import Cell
 from attnmem.measure import Measurement, measure, timeline
 from attnmem.provenance import Provenance, find_device, provenance
@@ -168,18 +168,14 @@ def _with_traffic(runs: Sequence[TimedRun]) -> tuple[TimedRun, ...]:
     return tuple(
         replace(
             run,
-            steps=(
-                *run.steps[: -len(traffic)],
-                *(
-                    replace(step, read=read, written=written)
-                    for step, (read, written) in zip(
-                        run.steps[-len(traffic) :], traffic, strict=True
-                    )
-                ),
-            ),
+            steps=run.steps[: -len(found)] + tuple(map(_counted, run.steps[-len(found) :], found)),
         )
-        for run, traffic in zip(runs, counted, strict=True)
+        for run, found in zip(runs, counted, strict=True)
     )
+
+
+def _counted(step: TimedStep, found: Traffic) -> TimedStep:
+    return replace(step, read=found.read, written=found.written, kernels=tuple(found.kernels))
 
 
 @cache
@@ -222,7 +218,12 @@ def _ceilings(found: dict[str, Any] | None) -> Ceilings | None:
 
 
 def _timed_run(workload: Any, steps: Any, whole: Any, **options: Any) -> TimedRun:
-    timed = tuple(TimedStep(**step | {"time": Time(**step["time"])}) for step in steps)
+    timed = tuple(
+        TimedStep(
+            **step | {"time": Time(**step["time"]), "kernels": tuple(step.get("kernels", ()))}
+        )
+        for step in steps
+    )
     total = Time(**whole) if whole else None
     return TimedRun(workload=Workload(**workload), steps=timed, whole=total, **options)
 

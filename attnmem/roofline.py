@@ -8,6 +8,10 @@ from attnmem.workload import Workload
 # From what share of its roof on we say that a step is limited by that roof, and not by its kernel.
 NEAR = 0.7
 
+# How much faster than the largest arrays those in a cache are, at least: more than one measurement
+# differs from the next.
+CACHED = 1.1
+
 
 def standard_steps(w: Workload) -> tuple[Step, ...]:
     """The forward steps of ``standard_attention`` in order, one per operation of PyTorch."""
@@ -66,26 +70,29 @@ def attainable_seconds(step: Step, accelerator: Accelerator) -> float:
 
 
 def measured_roof(step: Step, ceilings: Ceilings) -> tuple[str, float]:
-    """Which measured ceiling allows ``step`` the least time, and that time in seconds.
+    """Which measured ceiling holds ``step`` up most, and for how many seconds at least.
 
-    ``"memory"``, or ``"cache"`` where arrays of its size move faster than the largest do, or
-    ``"compute"``. Other arithmetic than matrix products has no measured ceiling.
+    ``"memory"``: to read its bytes as fast as a sum does, and write them as fast as a fill;
+    ``"cache"`` where arrays of its size move faster than the largest do; or ``"compute"``. Other
+    arithmetic than matrix products has no measured ceiling.
     """
-    bandwidth = ceilings.bandwidth_at(step.bytes_moved)
-    largest = ceilings.bandwidth[max(ceilings.bandwidth)]
-    roofs = {"cache" if bandwidth > largest else "memory": step.bytes_moved / bandwidth}
+    reading, writing = ceilings.largest["sum"], ceilings.largest["fill"]
+    moving = step.bytes_read / reading + step.bytes_written / writing
+    cached = step.bytes_moved / ceilings.bandwidth_at(step.bytes_moved)
+    in_cache = ceilings.bandwidth_at(step.bytes_moved) > CACHED * max(ceilings.largest.values())
+    roofs = {"cache": cached} if in_cache else {"memory": moving}
     if step.matrix:
         roofs["compute"] = step.flops / ceilings.matmul[str(step.dtype).removeprefix("torch.")]
     return max(roofs.items(), key=lambda item: item[1])
 
 
 def verdict(step: Step, seconds: float, ceilings: Ceilings) -> str:
-    """What limits a step that takes ``seconds``: a roof, ``"launches"``, or ``"its kernel"``.
+    """What limits a step that takes ``seconds``: a roof, ``"launches"``, or its ``"kernel"``.
 
-    Launches, if its roof is below the time from one tiny kernel to the next. A roof, if the step
-    reaches :data:`NEAR` of it. Else its kernel could be better.
+    The longer of two times is the least that can be: that of its roof, and that from one tiny
+    kernel to the next. If the step is near it (:data:`NEAR`), that limits it. Else its kernel does.
     """
     roof, least = measured_roof(step, ceilings)
-    if least < ceilings.launch:
-        return "launches"
-    return roof if least >= NEAR * seconds else "its kernel"
+    if max(least, ceilings.launch) < NEAR * seconds:
+        return "kernel"
+    return roof if least > ceilings.launch else "launches"

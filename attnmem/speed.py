@@ -33,7 +33,7 @@ class TimedStep:
     """One step of a program on a device: when, and what its memory saw.
 
     ``read`` and ``written``: bytes that the memory of the device delivered and took, by its
-    hardware counters; ``None`` where these were not asked.
+    hardware counters; ``None`` where these were not asked. ``kernels``: what ran then.
     """
 
     name: str
@@ -41,6 +41,7 @@ class TimedStep:
     time: Time
     read: int | None = None
     written: int | None = None
+    kernels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,13 @@ class Ceilings:
 
     ``bandwidth``: of arrays of so many bytes, read and written together, the bytes per second of
     the fastest of copy, triad, fill and sum. ``matmul``: dtype name -> FLOP/s of the fastest of
-    some large matrix products of random numbers. ``launch``: seconds from one tiny kernel to the
-    next. ``copy``: bytes per second, read and written together, of a copy of the largest array.
+    some large matrix products of random numbers. ``launch``: seconds from one tiny matrix product
+    to the next. ``largest``: the bytes per second of copy, triad, fill and sum, by name, on the
+    largest arrays.
     """
 
-    copy: float
     bandwidth: dict[int, float]
+    largest: dict[str, float]
     matmul: dict[str, float]
     launch: float
 
@@ -171,21 +173,26 @@ def ceilings(
     McCalpin 1995, STREAM.
     """
     device = find_device(device)
-    bandwidth = {}
+    bandwidth, rates = {}, {}
     for size in (2**power for power in range(20, int(math.log2(largest)) + 1)):
         whole = torch.rand(size // 4, device=device)
         (to, of), (a, b, c) = whole.chunk(2), whole[: size // 12 * 3].chunk(3)
-        copy = size / time_of(partial(to.copy_, of), device).seconds
-        others = (partial(torch.add, b, c, alpha=3, out=a), partial(whole.fill_, 1), whole.sum)
-        bandwidth[size] = max(copy, *(size / time_of(call, device).seconds for call in others))
+        calls: dict[str, Callable[[], Any]] = {
+            "copy": partial(to.copy_, of),
+            "triad": partial(torch.add, b, c, alpha=3, out=a),
+            "fill": partial(whole.fill_, 1),
+            "sum": whole.sum,
+        }
+        rates = {name: size / time_of(call, device).seconds for name, call in calls.items()}
+        bandwidth[size] = max(rates.values())
     matmul = {}
     for dtype in dtypes:
-        rates = []
+        fastest = 0.0
         for batch, m, k, n in products:
             x, y = (torch.randn(batch, *s, dtype=dtype, device=device) for s in ((m, k), (k, n)))
             seconds = time_of(partial(torch.matmul, x, y), device, 0.01).seconds
-            rates.append(2 * batch * m * k * n / seconds)
-        matmul[str(dtype).removeprefix("torch.")] = max(rates)
-    tiny = torch.zeros(1, device=device)
-    launch = time_of(partial(torch.mul, tiny, 2), device).seconds
-    return Ceilings(copy, bandwidth, matmul, launch)
+            fastest = max(fastest, 2 * batch * m * k * n / seconds)
+        matmul[str(dtype).removeprefix("torch.")] = fastest
+    tiny = torch.zeros(1, 16, 16, device=device)
+    launch = time_of(partial(torch.bmm, tiny, tiny), device).seconds
+    return Ceilings(bandwidth, rates, matmul, launch)

@@ -31,4 +31,4 @@ class Table:
 
 
 def _numeric(column: Sequence[object]) -> bool:
-    return any(str(cell).lstrip("−-")[:1].isdigit() for cell in column)
+    return any(str(cell).lstrip("+−-")[:1].isdigit() for cell in column)

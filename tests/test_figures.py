@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attnmem import figures, standard_attention, trace
+from attnmem import figures, speed_figures, standard_attention, trace
 from attnmem.devices import find
 from attnmem.memory import alive_at_peak
 from attnmem.records import load
@@ -22,7 +22,7 @@ SQUARE = torch.arange(16.0).view(4, 4)
         lambda: figures.memory_bars([W, replace(W, seq_len=1024)]),
         lambda: figures.memory_curves(W, [512, 1024, 65536], [CARD]),
         lambda: figures.peaks(RUNS, [CARD]),
-        lambda: figures.intensities(W, [512, 1024], [64, 128], [CARD]),
+        lambda: speed_figures.intensities(W, [512, 1024], [64, 128], [CARD]),
         lambda: figures.timeline(trace(standard_attention, W, training=True)),
         lambda: figures.stacks({"inference": alive_at_peak(W)}),
     ],

@@ -96,11 +96,14 @@ def test_exponentials_have_a_roof_of_their_own():
 
 def test_verdicts_on_measured_steps():
     step = standard_steps(W)[1]  # scaling: as many bytes read as written
-    ceilings = Ceilings(copy=4e12, bandwidth={2**25: 8e12, 2**32: 4e12}, matmul={}, launch=1e-5)
+    largest = {"copy": 3e12, "triad": 3e12, "fill": 4e12, "sum": 4e12}
+    ceilings = Ceilings({2**25: 8e12, 2**32: 4e12}, largest, matmul={}, launch=1e-5)
     least = step.bytes_moved / 4e12
     assert measured_roof(step, ceilings) == ("memory", least)
     assert verdict(step, least * 1.2, ceilings) == "memory"
-    assert verdict(step, least * 2, ceilings) == "its kernel"
+    assert verdict(step, least * 2, ceilings) == "kernel"
+    writes_slowly = replace(ceilings, largest=largest | {"fill": 2e12})
+    assert measured_roof(step, writes_slowly) == ("memory", 1.5 * least)
     tiny = standard_steps(replace(W, seq_len=64))[1]
     assert verdict(tiny, 1e-5, ceilings) == "launches"
     quick = replace(ceilings, launch=0)
