@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from attnmem import sdpa
+from attnmem import fused
+from attnmem.fused import Allocations, Rule, Tensors, copies, size_of
 from attnmem.memory import SCALE_BYTES
-from attnmem.sdpa import Allocations, Rule, Tensors, copies, size_of
 
 aten = torch.ops.aten
 NUMBER = "number"
@@ -139,6 +139,7 @@ def _shape_of_arithmetic(op: Any) -> Callable[..., torch.Tensor]:
 SHAPES: dict[Any, Callable[..., torch.Tensor]] = {
     aten.mul.Tensor: _shape_of_arithmetic(aten.mul.Tensor),
     aten.div.Tensor: _shape_of_arithmetic(aten.div.Tensor),
+    aten.randn.default: torch.empty,
     aten.randn_like.default: torch.empty_like,
     aten._softmax_backward_data.default: _shape_of_softmax_backward,
 }
@@ -148,6 +149,8 @@ ARITHMETIC = {
 }
 CPU: dict[Any, Rule] = {
     aten._safe_softmax.default: _safe_softmax,
+    aten._scaled_dot_product_flash_attention_for_cpu.default: fused.flash_on_cpu,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward.default: fused.flash_on_cpu_backward,
     aten.sum.default: _sum,
     aten.sum.dim_IntList: _sum,
 }
@@ -160,12 +163,12 @@ CUDA: dict[Any, Rule] = {
     aten.sum.dim_IntList: _sum_on_cuda,
     aten.logsumexp.default: _logsumexp,
     aten.bmm.default: _bmm,
-    aten._scaled_dot_product_flash_attention.default: sdpa.flash,
-    aten._scaled_dot_product_flash_attention_backward.default: sdpa.flash_backward,
-    aten._scaled_dot_product_efficient_attention.default: sdpa.efficient,
-    aten._scaled_dot_product_efficient_attention_backward.default: sdpa.efficient_backward,
-    aten._scaled_dot_product_cudnn_attention.default: sdpa.cudnn,
-    aten._scaled_dot_product_cudnn_attention_backward.default: sdpa.cudnn_backward,
+    aten._scaled_dot_product_flash_attention.default: fused.flash,
+    aten._scaled_dot_product_flash_attention_backward.default: fused.flash_backward,
+    aten._scaled_dot_product_efficient_attention.default: fused.efficient,
+    aten._scaled_dot_product_efficient_attention_backward.default: fused.efficient_backward,
+    aten._scaled_dot_product_cudnn_attention.default: fused.cudnn,
+    aten._scaled_dot_product_cudnn_attention_backward.default: fused.cudnn_backward,
 }
 UNKNOWN = {
     overload: buffers

@@ -5,8 +5,9 @@ from attnmem.speed import Ceilings
 from attnmem.steps import SOFTMAX_OPS, Step
 from attnmem.workload import Workload
 
-# From what share of its roof on we say that a step is limited by that roof, and not by its kernel.
-NEAR = 0.7
+# From what share of a limit on we say that a step is limited by it, and not by its kernel: by
+# convention, since the shares of real steps lie everywhere between a quarter and one.
+NEAR = 2 / 3
 
 # How much faster than the largest arrays those in a cache are, at least: more than one measurement
 # differs from the next.

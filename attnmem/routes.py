@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from attnmem.sdpa import attention
+from attnmem.sdpa import attention, attention_on_cpu
 
 aten = torch.ops.aten
 
@@ -147,16 +146,6 @@ def _dropout(
     return NotImplemented
 
 
-def _attention_on_cpu(*args: Any, **kwargs: Any) -> Any:
-    if torch.backends.cuda.flash_sdp_enabled():  # type: ignore[no-untyped-call]
-        warnings.warn(
-            "scaled_dot_product_attention may take a fused kernel on a CPU; the trace takes the "
-            "unfused one. Choose it with torch.nn.attention.sdpa_kernel",
-            stacklevel=2,
-        )
-    return NotImplemented
-
-
 def _tensor(data: Any, *, device: Any = None, requires_grad: bool = False, **options: Any) -> Any:
     # It copies data behind the back of every mode; an empty tensor is seen.
     copied = torch.tensor(data, device=device, **options)
@@ -165,7 +154,7 @@ def _tensor(data: Any, *, device: Any = None, requires_grad: bool = False, **opt
 
 CPU: dict[Any, Callable[..., Any]] = {
     torch.tensor: _tensor,
-    F.scaled_dot_product_attention: _attention_on_cpu,
+    F.scaled_dot_product_attention: attention_on_cpu,
 }
 CUDA: dict[Any, Callable[..., Any]] = {
     torch.tensor: _tensor,

@@ -41,7 +41,7 @@ def compare(name: str, predict: Callable[[Measurement], int]) -> dict[str, objec
     """One row: cells that ran, cells that are exact, the median time in milliseconds."""
     exact, times = 0, []
     for m in load().measurements:
-        if m.out_of_memory:
+        if m.out_of_memory or not m.warm_up:
             continue
         begin = time.perf_counter()
         try:

@@ -22,7 +22,6 @@ from attnmem.roofline import standard_steps
 
 aten = torch.ops.aten
 W = Workload(batch=2, heads=3, seq_len=200, head_dim=16, dtype=torch.float32)
-SDPA = F.scaled_dot_product_attention
 BY_NAME = {program.__name__: program for program in PROGRAMS}
 FUSED = (flash_sdpa, efficient_sdpa, cudnn_sdpa)
 
@@ -257,6 +256,7 @@ def test_the_way_on_cuda_is_taken_inside_backward_too(program):
 
 
 def test_the_way_on_cuda_is_taken_inside_a_module_too():
+    before = F.scaled_dot_product_attention
     w = Workload(batch=2, heads=1, seq_len=512, head_dim=64, dtype=torch.float16)
 
     def module(q, k, v):
@@ -266,12 +266,50 @@ def test_the_way_on_cuda_is_taken_inside_a_module_too():
         return out.unsqueeze(1)
 
     assert trace(module, w).peak_bytes < w.score_bytes + 16 * w.head_bytes
-    assert F.scaled_dot_product_attention is SDPA  # and nothing stays replaced
+    assert F.scaled_dot_product_attention is before  # and nothing stays replaced
 
 
-def test_a_fused_kernel_on_a_cpu_warns():
-    with pytest.warns(UserWarning, match="may take a fused kernel on a CPU"):
-        trace(lambda q, k, v: F.scaled_dot_product_attention(q, k, v), W, device="cpu")
+def plain_sdpa(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def causal_sdpa(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def masked_sdpa(q, k, v):
+    mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask.tril())
+
+
+def biased_sdpa(q, k, v):
+    bias = torch.zeros(q.shape[-2], k.shape[-2], dtype=q.dtype, device=q.device)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
+def dropped_sdpa(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=0.1)
+
+
+def masked_math(q, k, v):
+    with sdpa_kernel(SDPBackend.MATH):
+        return masked_sdpa(q, k, v)
+
+
+@pytest.mark.parametrize(
+    "program", [plain_sdpa, causal_sdpa, masked_sdpa, biased_sdpa, dropped_sdpa, masked_math]
+)
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("n", [20, 200, 1000])
+def test_pytorch_s_own_attention_is_traced_on_this_cpu(program, training, n):
+    w = replace(W, seq_len=n)
+    m, t = measure(program, w, training, "cpu"), trace(program, w, training, "cpu")
+    assert (t.peak_bytes, t.saved_bytes) == (m.peak_bytes, m.saved_bytes)
+
+
+def test_packed_matrices_on_a_cpu_warn():
+    with pytest.warns(UserWarning, match="packs 16-bit matrices on some CPUs"):
+        trace(plain_sdpa, replace(W, dtype=torch.bfloat16), device="cpu")
 
 
 def test_a_trace_inside_a_trace_is_not_counted():
@@ -300,6 +338,7 @@ def test_an_output_that_is_an_input_counts_once():
         lambda op, x: op(aten.mul.Tensor)(x, 0.5),
         lambda op, x: op(aten.div.Tensor)(x, 3),
         lambda op, x: op(aten.mul.Tensor)(x, x.float()),
+        lambda op, x: op(aten.randn.default)(x.shape, dtype=x.dtype, device=x.device),
         lambda op, x: op(aten.randn_like.default)(x),
         lambda op, x: op(aten._softmax_backward_data.default)(x, x, -1, x.dtype),
     ],
