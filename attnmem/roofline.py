@@ -90,8 +90,8 @@ def measured_roof(step: Step, ceilings: Ceilings) -> tuple[str, float]:
 def verdict(step: Step, seconds: float, ceilings: Ceilings) -> str:
     """What limits a step that takes ``seconds``: a roof, ``"launches"``, or its ``"kernel"``.
 
-    The longer of two times is the least that can be: that of its roof, and that from one tiny
-    kernel to the next. If the step is near it (:data:`NEAR`), that limits it. Else its kernel does.
+    Its roof allows a least time, and from one tiny product to the next takes a typical time. If
+    the step is near the longer of the two (:data:`NEAR`), that limits it; else its kernel does.
     """
     roof, least = measured_roof(step, ceilings)
     if max(least, ceilings.launch) < NEAR * seconds:

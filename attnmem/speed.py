@@ -21,7 +21,10 @@ from attnmem.workload import Workload
 
 @dataclass(frozen=True)
 class Time:
-    """How long something takes, in seconds: the median of many runs, and where 8 of 10 lie."""
+    """How long something takes, in seconds.
+
+    The median over 5 to 50 groups of repetitions, and the range in which 8 of 10 groups lie.
+    """
 
     seconds: float
     low: float
@@ -115,7 +118,9 @@ def time_program(program: Program, w: Workload, device: str | torch.device | Non
 
 
 def time_of(call: Callable[[], Any], device: torch.device, total: float = 0.1) -> Time:
-    """Time a call: ``total`` seconds of repetitions, in at least five groups.
+    """Time a call: repetitions in 5 to 50 groups of half a millisecond or one call.
+
+    As many groups as take ``total`` seconds, within these limits. A first call is not counted.
 
     On CUDA by device events around each group, so that nothing waits for the CPU but what is
     launched faster than it runs; elsewhere by the clock.

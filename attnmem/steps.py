@@ -26,7 +26,7 @@ class Step:
     its inputs from the device's memory and writes its result there. Softmax's backward on CUDA is
     two kernels, and counts what they pass on. ``matrix`` tells whether matrix products do the
     arithmetic, ``dtype`` what is written, ``special`` how many exponentials, sines and the like
-    there are, ``backward`` whether autograd's backward pass takes the step.
+    an unfused step has, ``backward`` whether autograd's backward pass takes the step.
     """
 
     name: str
@@ -61,7 +61,8 @@ def step(
     """The step that an operation of PyTorch is.
 
     FLOPs are those of ``torch.utils.flop_counter`` where that counts, else :data:`SOFTMAX_OPS` and
-    :data:`SOFTMAX_BACKWARD_OPS` per element of a softmax, and one per element of other arithmetic.
+    :data:`SOFTMAX_BACKWARD_OPS` per element of a softmax, and one per element of a pointwise
+    operation. Sums and other reductions count none.
     """
     counter = flop_registry.get(op.overloadpacket)
     out = outputs[0]

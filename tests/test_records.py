@@ -91,3 +91,12 @@ def test_a_cold_start_adds_the_workspace_to_the_first_peak_and_nothing_else(path
     for m in cold:
         warm = load(path).find(standard_attention, m.workload)
         assert m.peak_bytes - warm.peak_bytes == warm.workspace_bytes
+
+
+def test_what_the_code_says_of_itself_does_not_make_a_record_stale(tmp_path, monkeypatch):
+    for name in records.MEASURING_CODE:
+        text = (records.PACKAGE / name).read_text()
+        (tmp_path / name).write_text("# A comment.\n\n" + text.replace('"""', '"""Well: ', 1))
+    before = records.code_digest()
+    monkeypatch.setattr(records, "PACKAGE", tmp_path)
+    assert records.code_digest() == before
