@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
@@ -88,6 +89,7 @@ class Routes(TorchFunctionMode):
 
     def __init__(self, device: str) -> None:
         super().__init__()
+        self.device = device
         self.routes = CUDA if device == "cuda" else CPU
         self.replaced = contextlib.ExitStack()
 
@@ -114,6 +116,8 @@ class Routes(TorchFunctionMode):
         return self._call(function, *args, **(kwargs or {}))
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if torch.is_autocast_enabled(self.device):
+            warnings.warn("autocast casts tensors; the trace does not", stacklevel=3)
         route = self.routes.get(function)
         result = route(*args, **kwargs) if route else NotImplemented
         return function(*args, **kwargs) if result is NotImplemented else result

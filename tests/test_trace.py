@@ -307,6 +307,15 @@ def test_pytorch_s_own_attention_is_traced_on_this_cpu(program, training, n):
     assert (t.peak_bytes, t.saved_bytes) == (m.peak_bytes, m.saved_bytes)
 
 
+def test_autocast_warns():
+    def cast(q, k, v):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return standard_attention(q, k, v)
+
+    with pytest.warns(UserWarning, match="autocast casts tensors; the trace does not"):
+        trace(cast, W, device="cpu")
+
+
 def test_packed_matrices_on_a_cpu_warn():
     with pytest.warns(UserWarning, match="packs 16-bit matrices on some CPUs"):
         trace(plain_sdpa, replace(W, dtype=torch.bfloat16), device="cpu")
