@@ -31,4 +31,6 @@ class Table:
 
 
 def _numeric(column: Sequence[object]) -> bool:
-    return any(str(cell).lstrip("+−-")[:1].isdigit() for cell in column)
+    text = [str(cell) for cell in column]
+    numbers = any(cell.lstrip("+−-")[:1].isdigit() for cell in text)
+    return numbers and max(map(len, text)) < 30  # else it is prose that begins with a number
