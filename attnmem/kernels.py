@@ -1,10 +1,10 @@
 """What kernels allocate and no dispatch mode sees: their own buffers, and the order of outputs.
 
 One rule for each operation, each with the place in PyTorch's aten/src/ATen/native that it comes
-from. Checked on torch 2.11 with an H100; sizes that depend on the GPU are those of its generation.
+from. Checked on torch 2.11 with an H100 and an H200, whose generation sizes that depend on the GPU
+are of, and for the CPU on torch 2.13.
 """
 
-import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,17 +33,18 @@ def allocations(
     if rule:
         found = rule(args, inputs, outputs)
     if device == "cpu" and op.overloadpacket in ARITHMETIC:
-        found = [*_cast_on_cpu(args, inputs), *found]
+        found = [*_cast_on_cpu(args, inputs, outputs), *found]
     return found
 
 
-def _cast_on_cpu(args: Sequence[Any], inputs: Tensors) -> Allocations:
+def _cast_on_cpu(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
     """Operands are cast to one dtype first: compute_types, TensorIterator.cpp.
 
     A number becomes a tensor of one f64 or i64. A GPU casts in registers, and keeps numbers on
     the CPU.
     """
-    common = functools.reduce(torch.promote_types, (x.dtype for x in inputs))
+    in_place = outputs[0] is inputs[0]
+    common = torch.result_type(*args[:2]) if in_place else outputs[0].dtype
     casts: Allocations = [
         ("cast operand", x.numel() * common.itemsize) for x in inputs if x.dtype != common
     ]

@@ -62,11 +62,15 @@ class Roof:
 
 @rc_context(STYLE)
 def rooflines(
-    roofs: Sequence[Roof], predicted: Sequence[Point], measured: Sequence[Point]
+    roofs: Sequence[Roof],
+    predicted: Sequence[Point],
+    measured: Sequence[Point],
+    levels: Mapping[str, float] | None = None,
 ) -> Picture:
     """Roofs as lines, the second of them dashed; steps where they should be, and where they are.
 
-    Predicted points are rings, measured ones dots, and a line joins the two of one step.
+    Predicted points are rings, measured ones dots, and a line joins the two of one step. ``levels``
+    are further limits of arithmetic, in FLOP/s by name.
     """
     figure = Picture(figsize=(8.0, 5.2))
     axes = figure.subplots()
@@ -91,6 +95,18 @@ def rooflines(
             color=GREY,
             ha="right",
             va="bottom" if above else "top",
+        )
+    for name, level in (levels or {}).items():
+        slope = max(roof.bandwidth for roof in roofs)
+        axes.plot([level / slope, right], [level, level], ":", color=GREY, linewidth=1.5)
+        axes.annotate(
+            name,
+            (right, level),
+            (0, 3),
+            textcoords="offset points",
+            color=GREY,
+            ha="right",
+            va="bottom",
         )
     for was, found in zip(predicted, measured, strict=True):
         axes.plot(

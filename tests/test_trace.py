@@ -141,6 +141,14 @@ def bias_from_a_list(q, k, v):
     return standard_attention(q, k, v)[0] + torch.tensor([1.0] * q.shape[-1], device=q.device)
 
 
+def mixed_dtypes(q, k, v):
+    n = k.shape[-2]
+    distance = torch.arange(n, device=q.device) - torch.arange(n, device=q.device)[:, None]
+    s = q @ k.mT - distance.abs() * 0.1
+    s += torch.ones(n, n, device=q.device, dtype=torch.float16)
+    return s.softmax(-1) @ v
+
+
 def selected_keys(q, k, v):
     chosen = torch.arange(0, k.shape[-2], 2, device=k.device)
     return standard_attention(q, k.index_select(-2, chosen), v.index_select(-2, chosen))
@@ -164,6 +172,7 @@ def selected_keys(q, k, v):
         one_head_of_keys,
         with_einsum,
         bias_from_a_list,
+        mixed_dtypes,
         selected_keys,
     ],
 )
