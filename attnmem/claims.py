@@ -30,7 +30,7 @@ CLAIMS = (
             printed,
             1,
             "MiB (printed as MB)",
-            recomputed.flash_memory(n),
+            partial(recomputed.flash_memory, n),
             "4S + 10X. One of the ten X is in no program that we know.",
         )
         for n, printed in ((128, 36), (256, 104), (512, 336), (1024, 1184))
@@ -79,40 +79,35 @@ CLAIMS = (
     ),
     *(
         Claim(
-            f"5as/h of {model}",
+            f"{what}, {model}",
             f"{KORTHIKANTI}, section 5",
             KORTHIKANTI_URL,
-            terms,
-            1,
-            "",
-            partial(recomputed.score_terms, *sizes),
+            printed,
+            last,
+            unit,
+            partial(compute, *sizes),
+            note,
         )
-        for model, sizes, terms in (("GPT-3", GPT3, 80), ("MT-NLG", MT_NLG, 64))
-    ),
-    *(
-        Claim(
-            f"activation memory saved by recomputing attention, {model}",
-            f"{KORTHIKANTI}, section 5",
-            KORTHIKANTI_URL,
-            share,
-            1,
-            "%",
-            partial(recomputed.saved_share, *sizes),
+        for what, compute, last, unit, note, both in (
+            ("5as/h", recomputed.score_terms, 1, "", "", (80, 64)),
+            (
+                "activation memory saved by recomputing attention",
+                recomputed.saved_share,
+                1,
+                "%",
+                "",
+                (70, 65),
+            ),
+            (
+                "FLOPs added by recomputing attention",
+                recomputed.recomputed_share,
+                0.1,
+                "%",
+                "Of the forward pass. Of a training step, three forward passes, a third of it.",
+                (2.7, 1.6),
+            ),
         )
-        for model, sizes, share in (("GPT-3", GPT3, 70), ("MT-NLG", MT_NLG, 65))
-    ),
-    *(
-        Claim(
-            f"FLOPs added by recomputing attention, {model}",
-            f"{KORTHIKANTI}, section 5",
-            KORTHIKANTI_URL,
-            share,
-            0.1,
-            "%",
-            partial(recomputed.recomputed_share, *sizes),
-            "Of the forward pass. Of a training step, some three forward passes, a third of that.",
-        )
-        for model, sizes, share in (("GPT-3", GPT3, 2.7), ("MT-NLG", MT_NLG, 1.6))
+        for model, sizes, printed in (("GPT-3", GPT3, both[0]), ("MT-NLG", MT_NLG, both[1]))
     ),
     Claim(
         "arithmetic intensity of QKᵀ, N = 2048, d = 128",

@@ -73,17 +73,16 @@ class Accelerator:
             return None
         return SPECIAL_PER_CLOCK * self.multiprocessors * self.clock_ghz * 10**9
 
-    def peak_flops(self, *, matrix: bool, bits: int = 16, tf32: bool = False) -> float | None:
+    def peak_flops(self, *, matrix: bool, bits: int = 16) -> float | None:
         """FLOP/s of matrix products, or of other arithmetic, on numbers of ``bits`` bits.
 
-        Products of 32-bit numbers are the vector units' work, unless ``tf32`` allows the matrix
-        units to round them. PyTorch does not by default.
+        Products of 32-bit numbers are the vector units' work: PyTorch lets the matrix units round
+        them to TF32 only if asked. Raises ``ValueError`` for products of 8 or 64 bits, whose rates
+        are not in this list.
         """
-        rate = self.vector_tflops
-        if matrix and bits == 16:
-            rate = self.matrix_tflops
-        elif matrix and tf32:
-            rate = self.tf32_tflops
+        if matrix and bits not in (16, 32):
+            raise ValueError(f"bits must be 16 or 32 for matrix products, got {bits}")
+        rate = self.matrix_tflops if matrix and bits == 16 else self.vector_tflops
         return rate and rate * 10**12
 
 

@@ -172,22 +172,16 @@ CUDA: dict[Any, Rule] = {
     aten._scaled_dot_product_cudnn_attention_backward.default: fused.cudnn_backward,
 }
 UNKNOWN = {
-    overload: buffers
-    for buffers, overloads in {
-        "buffers for sorting": (
-            aten.sort.default,
-            aten.sort.stable,
-            aten.topk.default,
-            aten._unsafe_index_put.default,
-            aten.embedding_dense_backward.default,
-        ),
-        "buffers for scanning": (aten.cumsum.default, aten.cumprod.default),
-        "a buffer for the sums of blocks": (  # up to some kB, where all reduces to one number
-            aten.sum.default,
-            aten.mean.default,
-            aten.max.default,
-            aten.min.default,
-        ),
-    }.items()
-    for overload in overloads
+    aten.sort.default: "buffers for sorting",
+    aten.sort.stable: "buffers for sorting",
+    aten.topk.default: "buffers for sorting",
+    aten._unsafe_index_put.default: "buffers for sorting indices",
+    aten.embedding_dense_backward.default: "buffers for sorting indices",
+    aten.cumsum.default: "buffers for scanning",
+    aten.cumprod.default: "buffers for scanning",
+    # Up to some kB, where all is reduced to one number.
+    aten.sum.default: "a buffer for the sums of blocks",
+    aten.mean.default: "a buffer for the sums of blocks",
+    aten.max.default: "a buffer for the maxima of blocks",
+    aten.min.default: "a buffer for the minima of blocks",
 }

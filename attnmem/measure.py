@@ -29,7 +29,8 @@ if sys.platform == "linux":
 class Measurement:
     """What the allocator of a device reported for one run of a program.
 
-    ``input_bytes``: Q, K and V. ``peak_bytes``: the largest sum of the sizes of the tensors alive
+    ``warm_up``: whether a first run went before it, uncounted. ``input_bytes``: Q, K and V.
+    ``peak_bytes``: the largest sum of the sizes of the tensors alive
     at one moment, inputs included. ``peak_allocated_bytes``: the same in the allocator's blocks,
     which may be larger. ``peak_reserved_bytes``: what the allocator took from the driver to make
     them. Both start from an empty cache. ``saved_bytes``: alive between forward and backward,

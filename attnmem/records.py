@@ -32,6 +32,7 @@ RECORDS = tuple(sorted((PACKAGE / "data").glob("*.json")))
 SHIPPED = PACKAGE / "data" / "nvidia-h200.json"
 
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -117,16 +118,16 @@ def make_record(
 ) -> Record:
     """Measure the memory of ``cells`` and the speed of ``timed`` on ``device``.
 
-    A cell that fails is noted, and the others go on.
+    What fails is noted, and the rest goes on.
     """
     device = find_device(device)
     failures: list[str] = []
 
-    def each(cells: Iterable[Cell], act: Callable[[Cell], T]) -> tuple[T, ...]:
+    def each(things: Iterable[S], act: Callable[[S], T]) -> tuple[T, ...]:
         results = []
-        for cell in cells:
+        for thing in things:
             try:
-                results.append(act(cell))
+                results.append(act(thing))
             except torch.OutOfMemoryError:  # measure answers that; speed has nothing to say
                 torch.cuda.empty_cache()
             except Exception:
@@ -148,12 +149,13 @@ def make_record(
         )
 
     measurements, runs = each(cells, memory), each(timed, speed)
+    roofs = each([device] if runs else [], ceilings)
     return Record(
         digest=code_digest(),
         provenance=provenance(device),
         measurements=measurements,
         failures=tuple(failures),
-        ceilings=ceilings(device) if runs else None,
+        ceilings=roofs[0] if roofs else None,
         runs=_with_traffic(runs) if device.type == "cuda" else runs,
     )
 
@@ -163,7 +165,7 @@ def _with_traffic(runs: Sequence[TimedRun]) -> tuple[TimedRun, ...]:
     programs = {program.__name__: program for program in PROGRAMS}
     try:
         counted = count_traffic((programs[r.program], r.workload, r.training) for r in runs)
-    except RuntimeError as error:
+    except Exception as error:  # the times stand, whatever happens to the counters
         warnings.warn(f"bytes of the GPU's memory are not counted: {error}", stacklevel=2)
         return tuple(runs)
     return tuple(

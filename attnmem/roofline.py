@@ -77,14 +77,20 @@ def measured_roof(step: Step, ceilings: Ceilings) -> tuple[str, float]:
     ``"cache"`` where arrays of its size move faster than the largest do; or ``"compute"``. Other
     arithmetic than matrix products has no measured ceiling.
     """
-    reading, writing = ceilings.largest["sum"], ceilings.largest["fill"]
-    moving = step.bytes_read / reading + step.bytes_written / writing
-    cached = step.bytes_moved / ceilings.bandwidth_at(step.bytes_moved)
-    in_cache = ceilings.bandwidth_at(step.bytes_moved) > CACHED * max(ceilings.largest.values())
-    roofs = {"cache": cached} if in_cache else {"memory": moving}
+    bandwidth = ceilings.bandwidth_at(step.bytes_moved)
+    if bandwidth > CACHED * max(ceilings.largest.values()):
+        roofs = {"cache": step.bytes_moved / bandwidth}
+    else:
+        reading, writing = ceilings.largest["sum"], ceilings.largest["fill"]
+        roofs = {"memory": step.bytes_read / reading + step.bytes_written / writing}
     if step.matrix:
         roofs["compute"] = step.flops / ceilings.matmul[str(step.dtype).removeprefix("torch.")]
     return max(roofs.items(), key=lambda item: item[1])
+
+
+def share_of_roof(step: Step, seconds: float, ceilings: Ceilings) -> float:
+    """What share of its :func:`measured_roof` a step reaches that takes ``seconds``."""
+    return measured_roof(step, ceilings)[1] / seconds
 
 
 def verdict(step: Step, seconds: float, ceilings: Ceilings) -> str:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from attnmem.sdpa import attention, attention_on_cpu
+from attnmem.sdpa import attention
 
 aten = torch.ops.aten
 
@@ -158,7 +158,7 @@ def _tensor(data: Any, *, device: Any = None, requires_grad: bool = False, **opt
 
 CPU: dict[Any, Callable[..., Any]] = {
     torch.tensor: _tensor,
-    F.scaled_dot_product_attention: attention_on_cpu,
+    F.scaled_dot_product_attention: functools.partial(attention, "cpu"),
 }
 CUDA: dict[Any, Callable[..., Any]] = {
     torch.tensor: _tensor,
@@ -168,7 +168,7 @@ CUDA: dict[Any, Callable[..., Any]] = {
     torch.Tensor.softmax: _softmax,
     F.dropout: _dropout,
     torch.dropout: lambda input, p, train: _dropout(input, p, train),
-    F.scaled_dot_product_attention: attention,
+    F.scaled_dot_product_attention: functools.partial(attention, "cuda"),
 }
 PLACES = (
     (F, "softmax"),

@@ -13,6 +13,7 @@ aten = torch.ops.aten
 
 
 def attention(
+    device: str,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -22,75 +23,80 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    """Choose a kernel as select_sdp_backend in transformers/cuda/sdp_utils.cpp does."""
-    d, half = query.shape[-1], query.element_size() == 2
-    training = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
-    common: dict[str, Any] = {"dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}
-    plain = query.ndim == 4 and value.shape[-1] == d and not enable_gqa
-    cuda: Any = torch.backends.cuda
-    flash = cuda.flash_sdp_enabled() and plain and half and d <= 256 and attn_mask is None
-    cudnn = cuda.cudnn_sdp_enabled() and plain and half and d % 8 == 0 and d <= 256
+    """Take the kernel that PyTorch takes on ``device``, ``"cuda"`` or ``"cpu"``."""
+    choose = _on_cuda if device == "cuda" else _on_cpu
     if attn_mask is not None:
         attn_mask = _additive(attn_mask, query.dtype)
-    if cudnn:
+    options: dict[str, Any] = {"dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}
+    return choose(query, key, value, attn_mask, enable_gqa, options)
+
+
+def _on_cuda(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    enable_gqa: bool,
+    options: dict[str, Any],
+) -> Any:
+    """select_sdp_backend, transformers/cuda/sdp_utils.cpp."""
+    d, half = query.shape[-1], query.element_size() == 2
+    training = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+    plain = query.ndim == 4 and value.shape[-1] == d and not enable_gqa
+    cuda: Any = torch.backends.cuda
+    if cuda.cudnn_sdp_enabled() and plain and half and d % 8 == 0 and d <= 256:
         if cuda.flash_sdp_enabled() or cuda.mem_efficient_sdp_enabled():
             warnings.warn(
                 "scaled_dot_product_attention takes cuDNN on Hopper and Blackwell if its version "
                 "is above 9.15, else another kernel; the trace takes cuDNN. Choose with "
                 "torch.nn.attention.sdpa_kernel",
-                stacklevel=2,
+                stacklevel=3,
             )
         return _first(
-            aten._scaled_dot_product_cudnn_attention(
-                query, key, value, attn_mask, training, **common
-            )
+            aten._scaled_dot_product_cudnn_attention(query, key, value, mask, training, **options)
         )
-    if flash:
+    if cuda.flash_sdp_enabled() and plain and half and d <= 256 and mask is None:
         pad = -d % 8  # pad_last_dim in transformers/attention.cpp
         if pad:
             query, key, value = (F.pad(x, (0, pad)) for x in (query, key, value))
-            common["scale"] = 1 / math.sqrt(d) if scale is None else scale
-        out = _first(aten._scaled_dot_product_flash_attention(query, key, value, **common))
+            if options["scale"] is None:
+                options = options | {"scale": 1 / math.sqrt(d)}
+        out = _first(aten._scaled_dot_product_flash_attention(query, key, value, **options))
         return out[..., :d] if pad else out
     if cuda.mem_efficient_sdp_enabled() and plain and d % (8 if half else 4) == 0:
-        attn_mask = _padded(attn_mask)
+        mask = _padded(mask)
         return _first(
             aten._scaled_dot_product_efficient_attention(
-                query, key, value, attn_mask, training, **common
+                query, key, value, mask, training, **options
             )
         )
     if not cuda.math_sdp_enabled():
         raise RuntimeError("no enabled kernel of scaled_dot_product_attention takes these inputs")
-    return _math(query, key, value, attn_mask, **common, enable_gqa=enable_gqa)
+    return _math(query, key, value, mask, enable_gqa, **options)
 
 
-def attention_on_cpu(
+def _on_cpu(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attn_mask: torch.Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
+    mask: torch.Tensor | None,
+    enable_gqa: bool,
+    options: dict[str, Any],
 ) -> Any:
-    """Choose a kernel as select_sdp_backend_cpp in transformers/sdp_utils_cpp.cpp does."""
-    if attn_mask is not None:
-        attn_mask = _additive(attn_mask, query.dtype)
+    """select_sdp_backend_cpp, transformers/sdp_utils_cpp.cpp."""
     enabled = torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
-    same = query.shape[-1] == value.shape[-1]
-    if not enabled or dropout_p or query.ndim != 4 or not same or enable_gqa:
-        return _math(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    plain = query.ndim == 4 and query.shape[-1] == value.shape[-1] and not enable_gqa
+    if not enabled or not plain or options["dropout_p"]:
+        return _math(query, key, value, mask, enable_gqa, **options)
     if query.dtype.itemsize == 2:
         warnings.warn(
             "scaled_dot_product_attention packs 16-bit matrices on some CPUs; the trace leaves "
             "that out. Choose a kernel with torch.nn.attention.sdpa_kernel",
-            stacklevel=2,
+            stacklevel=3,
         )
-    options = {"attn_mask": attn_mask, "scale": scale}
     return _first(
         aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, dropout_p, is_causal, **options
+            query, key, value, attn_mask=mask, **options
         )
     )
 
@@ -100,10 +106,10 @@ def _math(
     key: torch.Tensor,
     value: torch.Tensor,
     mask: torch.Tensor | None,
+    enable_gqa: bool,
     dropout_p: float,
     is_causal: bool,
     scale: float | None,
-    enable_gqa: bool,
 ) -> torch.Tensor:
     """_scaled_dot_product_attention_math of transformers/attention.cpp, as it goes on a device.
 

@@ -133,6 +133,13 @@ def test_a_device_is_recognised_by_the_name_that_pytorch_gives_it():
     assert recognise("NVIDIA GeForce GT 710") is None
 
 
+@pytest.mark.parametrize(("dtype", "bits"), [("float8_e4m3fn", 8), ("float64", 64)])
+def test_there_is_no_verdict_on_products_whose_rate_is_not_listed(dtype, bits):
+    products = standard_steps(replace(W, dtype=dtype))[0]
+    with pytest.raises(ValueError, match=f"bits must be 16 or 32 for matrix products, got {bits}"):
+        bound(products, find("H100 SXM"))
+
+
 def test_a_rate_that_no_data_sheet_prints_is_not_guessed():
     tpu = find("TPU v5e")
     assert round(balance(tpu, matrix=True)) == 241
