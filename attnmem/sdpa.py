@@ -25,8 +25,6 @@ def attention(
 ) -> Any:
     """Take the kernel that PyTorch takes on ``device``, ``"cuda"`` or ``"cpu"``."""
     choose = _on_cuda if device == "cuda" else _on_cpu
-    if attn_mask is not None:
-        attn_mask = _additive(attn_mask, query.dtype)
     options: dict[str, Any] = {"dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}
     return choose(query, key, value, attn_mask, enable_gqa, options)
 
@@ -40,6 +38,7 @@ def _on_cuda(
     options: dict[str, Any],
 ) -> Any:
     """select_sdp_backend, transformers/cuda/sdp_utils.cpp."""
+    mask = _additive(mask, query.dtype)  # here, for no caller may hold it when it is padded
     d, half = query.shape[-1], query.element_size() == 2
     training = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
     plain = query.ndim == 4 and value.shape[-1] == d and not enable_gqa
@@ -84,6 +83,7 @@ def _on_cpu(
     options: dict[str, Any],
 ) -> Any:
     """select_sdp_backend_cpp, transformers/sdp_utils_cpp.cpp."""
+    mask = _additive(mask, query.dtype)
     enabled = torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
     plain = query.ndim == 4 and query.shape[-1] == value.shape[-1] and not enable_gqa
     if not enabled or not plain or options["dropout_p"]:
@@ -150,9 +150,9 @@ def _first(outputs: Sequence[Any]) -> Any:
     return out
 
 
-def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _additive(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
     """A mask to add, of a bool one: convert_boolean_attn_mask, transformers/attention.cpp."""
-    if mask.dtype != torch.bool:
+    if mask is None or mask.dtype != torch.bool:
         return mask
     return torch.where(mask, 0.0, torch.scalar_tensor(-math.inf, dtype=dtype, device=mask.device))
 
