@@ -5,9 +5,10 @@ high. Sources were checked on 2026-11-23. ``read`` tells whether the vendor's ow
 a text that quotes it.
 """
 
-import difflib
 from dataclasses import dataclass
 from typing import Literal
+
+from attnmem.names import find_by_name
 
 A100_POST = "https://developer.nvidia.com/blog/nvidia-ampere-architecture-in-depth/"
 A100_SHEET = "NVIDIA A100 data sheet 2188504 (May 2022)"
@@ -193,13 +194,7 @@ ACCELERATORS = (
 
 def find(name: str) -> Accelerator:
     """The accelerator called ``name``. Raises ``LookupError``, with near misses, if unknown."""
-    names = [accelerator.name for accelerator in ACCELERATORS]
-    if name in names:
-        return ACCELERATORS[names.index(name)]
-    near = difflib.get_close_matches(name, names, cutoff=0.3) or names
-    raise LookupError(
-        f"no accelerator {name!r} in attnmem.devices; did you mean {' or '.join(near)}?"
-    )
+    return find_by_name(ACCELERATORS, name, "accelerator")
 
 
 def recognise(reported: str) -> Accelerator | None:
