@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,23 +21,30 @@ import torch
 import attnmem.attention
 from attnmem.attention import Program, run
 from attnmem.speed import Each
-from attnmem.workload import Workload
+from attnmem.workload import Workload, dtype_name
 
 READ, WRITTEN = "dram__bytes_read.sum", "dram__bytes_write.sum"
+RECEIVED = "l1tex__m_xbar2l1tex_read_bytes.sum"
 MARK = "spin_kernel"  # what torch.cuda._sleep launches
 
 # Clocks and caches are left alone: a step finds in the L2 cache what the one before left there.
 NCU = ["--clock-control", "none", "--cache-control", "none", "--profile-from-start", "off"]
 CSV = ["--csv", "--print-units", "base", "--print-kernel-base", "function"]
-METRICS = ["--metrics", f"{READ},{WRITTEN}"]
+
+# More counters than the hardware has at once would run each kernel again, with other caches.
+PASSES = ((READ, WRITTEN), (RECEIVED,))
 
 
 @dataclass
 class Traffic:
-    """Bytes that a step read from the device's memory and wrote to it, and its kernels' names."""
+    """Bytes that a step read from the device's memory and wrote to it, and its kernels' names.
+
+    ``received``: bytes that the multiprocessors got through the L2 cache.
+    """
 
     read: int = 0
     written: int = 0
+    received: int = 0
     kernels: list[str] = field(default_factory=list)
 
 
@@ -47,25 +54,38 @@ def count_traffic(cells: Iterable[tuple[Program, Workload, bool]]) -> list[list[
     The steps are those of :func:`attnmem.trace`, without those that make Q, K and V. When the
     first of them begins, nothing of the run is in the L2 cache, and all there is clean. ``program``
     is one of :mod:`attnmem.attention`. Raises ``RuntimeError`` where ``ncu`` is not installed, or
-    may not read the counters.
+    may not read the counters, or answers in another form than expected.
     """
     cells = list(cells)
+    memory, cache = (_run_under_ncu(cells, metrics) for metrics in PASSES)
+    for seen, other in zip(itertools.chain(*memory), itertools.chain(*cache), strict=True):
+        seen.received = other.received
+    return memory
+
+
+def _run_under_ncu(
+    cells: list[tuple[Program, Workload, bool]], metrics: Sequence[str]
+) -> list[list[Traffic]]:
     ncu = shutil.which("ncu")
     if not ncu:
         raise RuntimeError("ncu, NVIDIA Nsight Compute, must be on the PATH to count traffic")
     request = [
-        (program.__name__, asdict(w) | {"dtype": str(w.dtype).removeprefix("torch.")}, training)
+        (program.__name__, asdict(w) | {"dtype": dtype_name(w.dtype)}, training)
         for program, w, training in cells
     ]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "kernels.csv")
         log_to = ["--log-file", str(log)]
-        command = [ncu, *NCU, *CSV, *METRICS, *log_to, sys.executable, "-m", __name__]
+        metrics_of = ["--metrics", ",".join(metrics)]
+        command = [ncu, *NCU, *CSV, *metrics_of, *log_to, sys.executable, "-m", __name__]
         done = subprocess.run(command, input=json.dumps(request), text=True, capture_output=True)
         text = log.read_text() if log.exists() else ""
     if done.returncode:
         raise RuntimeError(f"ncu could not count traffic: {done.stderr[-500:]}{text[-500:]}")
-    steps = _by_mark(text)
+    try:
+        steps = _by_mark(text)
+    except (KeyError, ValueError) as error:
+        raise RuntimeError(f"ncu printed no table that we know: {text[-500:]}") from error
     counts = json.loads(done.stdout.splitlines()[-1])
     if sum(counts) != len(steps):
         raise RuntimeError(f"ncu saw {len(steps)} steps where {sum(counts)} were run")
@@ -78,13 +98,15 @@ def _by_mark(text: str) -> list[Traffic]:
     steps: list[Traffic] = []
     for _, rows in itertools.groupby(csv.DictReader(lines), key=lambda row: row["ID"]):
         metrics = {row["Metric Name"]: row for row in rows}
-        kernel = metrics[READ]["Kernel Name"]
+        values = {name: int(row["Metric Value"].replace(",", "")) for name, row in metrics.items()}
+        kernel = next(iter(metrics.values()))["Kernel Name"]
         if MARK in kernel:
             steps.append(Traffic())
         elif steps:
             step = steps[-1]
-            step.read += int(metrics[READ]["Metric Value"].replace(",", ""))
-            step.written += int(metrics[WRITTEN]["Metric Value"].replace(",", ""))
+            step.read += values.get(READ, 0)
+            step.written += values.get(WRITTEN, 0)
+            step.received += values.get(RECEIVED, 0)
             step.kernels.append(kernel)
     return steps
 

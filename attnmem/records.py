@@ -1,6 +1,7 @@
 """Measured runs that ship with the book, each with its provenance."""
 
 import ast
+import gc
 import hashlib
 import json
 import traceback
@@ -19,7 +20,7 @@ from attnmem.grid import Cell
 from attnmem.measure import Measurement, measure, timeline
 from attnmem.provenance import Provenance, find_device, provenance
 from attnmem.speed import Ceilings, Time, TimedStep, ceilings, time_program, time_steps
-from attnmem.workload import Workload
+from attnmem.workload import Workload, dtype_name
 
 PACKAGE = Path(__file__).parent
 
@@ -29,7 +30,7 @@ MEASURING_CODE = ("workload.py", "attention.py", "measure.py", "speed.py", "coun
 RECORDS = tuple(sorted((PACKAGE / "data").glob("*.json")))
 
 # The record that stands in for a GPU on a machine that has none.
-SHIPPED = PACKAGE / "data" / "nvidia-h200.json"
+SHIPPED = PACKAGE / "data" / "nvidia-h100-80gb-hbm3.json"
 
 
 S = TypeVar("S")
@@ -104,7 +105,7 @@ class Record:
             cell["timeline"] = [event["bytes"] for event in cell["timeline"]]
         text = json.dumps(content, indent=1).removesuffix("\n}")
         for name, rows in (("measurements", cells), ("runs", runs)):  # a cell a line
-            lines = ",\n".join(json.dumps(row, default=_dtype_name) for row in rows)
+            lines = ",\n".join(json.dumps(row, default=dtype_name) for row in rows)
             text += f',\n "{name}": [\n{lines}\n]'
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n}\n")
@@ -126,6 +127,7 @@ def make_record(
     def each(things: Iterable[S], act: Callable[[S], T]) -> tuple[T, ...]:
         results = []
         for thing in things:
+            gc.freeze()  # each cell collects garbage several times: it need not look at all of this
             try:
                 results.append(act(thing))
             except torch.OutOfMemoryError:  # measure answers that; speed has nothing to say
@@ -178,7 +180,13 @@ def _with_traffic(runs: Sequence[TimedRun]) -> tuple[TimedRun, ...]:
 
 
 def _counted(step: TimedStep, found: Traffic) -> TimedStep:
-    return replace(step, read=found.read, written=found.written, kernels=tuple(found.kernels))
+    return replace(
+        step,
+        read=found.read,
+        written=found.written,
+        received=found.received,
+        kernels=tuple(found.kernels),
+    )
 
 
 @cache
@@ -272,7 +280,3 @@ def _code(text: str) -> list[str]:
     lines = enumerate(text.splitlines(), start=1)
     code = (line.split("  # ")[0].rstrip() for number, line in lines if number not in docstrings)
     return [line for line in code if line and not line.lstrip().startswith("#")]
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

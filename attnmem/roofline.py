@@ -3,7 +3,7 @@
 from attnmem.devices import Accelerator
 from attnmem.speed import Ceilings
 from attnmem.steps import SOFTMAX_OPS, Step
-from attnmem.workload import Workload
+from attnmem.workload import Workload, dtype_name
 
 # From what share of a limit on we say that a step is limited by it, and not by its kernel: by
 # convention, since the shares of real steps lie everywhere between a quarter and one.
@@ -84,7 +84,7 @@ def measured_roof(step: Step, ceilings: Ceilings) -> tuple[str, float]:
         reading, writing = ceilings.largest["sum"], ceilings.largest["fill"]
         roofs = {"memory": step.bytes_read / reading + step.bytes_written / writing}
     if step.matrix:
-        roofs["compute"] = step.flops / ceilings.matmul[str(step.dtype).removeprefix("torch.")]
+        roofs["compute"] = step.flops / ceilings.matmul[dtype_name(step.dtype)]
     return max(roofs.items(), key=lambda item: item[1])
 
 

@@ -5,7 +5,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from attnmem.attention import Program, run
 from attnmem.provenance import find_device
 from attnmem.routes import in_backward
 from attnmem.steps import step_name, touches_data
-from attnmem.workload import Workload
+from attnmem.workload import Workload, dtype_name
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class TimedStep:
     """One step of a program on a device: when, and what its memory saw.
 
     ``read`` and ``written``: bytes that the memory of the device delivered and took, by its
-    hardware counters; ``None`` where these were not asked. ``kernels``: what ran then.
+    hardware counters; ``received``: bytes that its multiprocessors got through the L2 cache, many
+    times an operand where they take it again; ``None`` where these were not asked.
+    ``kernels``: what ran then.
     """
 
     name: str
@@ -44,6 +46,7 @@ class TimedStep:
     time: Time
     read: int | None = None
     written: int | None = None
+    received: int | None = None
     kernels: tuple[str, ...] = ()
 
 
@@ -55,13 +58,15 @@ class Ceilings:
     the fastest of copy, triad, fill and sum. ``matmul``: dtype name -> FLOP/s of the fastest of
     some large matrix products of random numbers. ``launch``: seconds from one tiny matrix product
     to the next. ``largest``: the bytes per second of copy, triad, fill and sum, by name, on the
-    largest arrays.
+    largest arrays. ``clock``: dtype name -> cycles per second of a GPU's multiprocessors while that
+    fastest product runs; empty on a CPU.
     """
 
     bandwidth: dict[int, float]
     largest: dict[str, float]
     matmul: dict[str, float]
     launch: float
+    clock: dict[str, float] = field(default_factory=dict)
 
     def bandwidth_at(self, size: int) -> float:
         """Bytes per second for ``size`` bytes, which caches may hold: of the next size up."""
@@ -190,14 +195,37 @@ def ceilings(
         }
         rates = {name: size / time_of(call, device).seconds for name, call in calls.items()}
         bandwidth[size] = max(rates.values())
-    matmul = {}
+    matmul, clock = {}, {}
     for dtype in dtypes:
-        fastest = 0.0
+        name = dtype_name(dtype)
+        matmul[name] = 0.0
         for batch, m, k, n in products:
             x, y = (torch.randn(batch, *s, dtype=dtype, device=device) for s in ((m, k), (k, n)))
-            seconds = time_of(partial(torch.matmul, x, y), device, 0.01).seconds
-            fastest = max(fastest, 2 * batch * m * k * n / seconds)
-        matmul[str(dtype).removeprefix("torch.")] = fastest
+            product = partial(torch.matmul, x, y)
+            rate = 2 * batch * m * k * n / time_of(product, device, 0.01).seconds
+            if rate > matmul[name]:
+                matmul[name] = rate
+                if device.type == "cuda":
+                    clock[name] = _clock_after(product, device)
     tiny = torch.zeros(1, 16, 16, device=device)
     launch = time_of(partial(torch.bmm, tiny, tiny), device).seconds
-    return Ceilings(bandwidth, rates, matmul, launch)
+    return Ceilings(bandwidth, rates, matmul, launch, clock)
+
+
+CYCLES = 500_000  # a third of a millisecond: the clock follows the power more slowly
+
+
+def _clock_after(call: Callable[[], Any], device: torch.device) -> float:
+    """Cycles per second of the multiprocessors when ``call`` has run as long as it was timed."""
+
+    def call_and_wait() -> float:
+        once = max(next(_on_cuda(call, 1, 1)), 1e-7)
+        for _ in range(math.ceil(0.01 / once)):
+            call()
+        # This waits for so many cycles: spin_kernel, aten/src/ATen/cuda/Sleep.cu.
+        waits = partial(torch.cuda._sleep, CYCLES)
+        return CYCLES / next(_on_cuda(waits, 1, 1))
+
+    with torch.cuda.device(device):
+        torch.cuda._sleep(CYCLES)  # type: ignore[no-untyped-call]
+        return statistics.median(call_and_wait() for _ in range(5))

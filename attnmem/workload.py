@@ -61,8 +61,13 @@ class Workload:
 
 def shape_text(tensor: torch.Tensor) -> str:
     """A tensor's dtype and shape in the book's notation, such as ``f16[1, 12, 512, 64]``."""
-    kind = str(tensor.dtype).removeprefix("torch.").replace("float", "f")
+    kind = dtype_name(tensor.dtype).replace("float", "f")
     return f"{kind}{list(tensor.shape)}"
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of a dtype as :class:`Workload` takes it, such as ``"float16"``."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _floating_dtype(dtype: object) -> torch.dtype:
