@@ -3,12 +3,14 @@
 import hashlib
 import importlib.metadata
 import platform
+import sys
 from pathlib import Path
 
 import attnmem
 from attnmem.provenance import provenance
 
 PACKAGE = Path(attnmem.__file__).parent
+sys.path.insert(0, str(Path(__file__).parent / "book" / "_ext"))
 
 
 def execution_key() -> str:
@@ -39,6 +41,11 @@ extensions = [
     "sphinx_copybutton",
     "sphinx.ext.mathjax",
     "sphinx-mathjax-offline",
+    "sphinx.ext.autodoc",
+    "sphinxcontrib.bibtex",
+    "captions",
+    "listings",
+    "notebooks",
 ]
 
 myst_enable_extensions = ["dollarmath"]
@@ -50,6 +57,21 @@ nb_execution_timeout = 600
 # A failing cell is a warning, and with -W the build fails at its end: all failures are shown.
 nb_execution_show_tb = True
 nb_merge_streams = True
+
+# Only solutions are folded.
+nb_code_prompt_show = nb_code_prompt_hide = "Solution"
+
+numfig = True
+math_numfig = True
+bibtex_bibfiles = ["book/references.bib"]
+bibtex_reference_style = "author_year"
+bibtex_default_style = "plain"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+# Of other packages, whose own references are not reachable from a build without network.
+nitpick_ignore_regex = [("py:.*", r"(?!attnmem).*|attnmem\..*\b(_Block|T)")]
 
 copybutton_selector = "div.cell_input div.highlight pre"
 

@@ -1,4 +1,12 @@
-"""The programs under study, and the run in which each of them is studied."""
+"""The programs under study, and the run in which each of them is studied.
+
+A program takes Q, K and V, ``[B, H, N, d]`` in one dtype on one device, and returns O of the same
+shape, alone or first in a tuple. Peaks that a description names are those of inference: S is one
+N×N tensor over batch and heads, X one of Q, K, V, O. A program that is named after a kernel of
+PyTorch's raises ``RuntimeError`` where that kernel does not take the inputs.
+
+The programs are taught in :ref:`memory-programs`.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -34,6 +42,18 @@ def standard_attention(
     Raises ``TypeError`` for something that is not a floating-point tensor, and ``ValueError``
     for shapes, dtypes or devices that do not fit together. Source: Vaswani et al. 2017,
     arXiv 1706.03762, equation 1.
+
+    >>> q, k, v = torch.ones(3, 1, 12, 4, 64)  # equal scores, hence equal weights
+    >>> o, s, p = standard_attention(q, k, v)
+    >>> list(o.shape), list(s.shape), list(p.shape)
+    ([1, 12, 4, 64], [1, 12, 4, 4], [1, 12, 4, 4])
+    >>> p[0, 0, 3].tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    >>> _, _, p = standard_attention(q, k, v, causal=True)
+    >>> p[0, 0, 1].tolist()
+    [0.5, 0.5, 0.0, 0.0]
+
+    Taught in :ref:`attention-function`.
     """
     _check_inputs(q, k, v)
     if scale is None:
@@ -158,6 +178,12 @@ def run(
     made so far. What else is alive at that moment is what the program keeps. ``name`` is told
     the label of each tensor that the run itself makes. Raises ``TypeError`` if ``program`` returns
     something else than O, and whatever ``program`` raises.
+
+    >>> w = Workload(batch=1, heads=2, seq_len=16, head_dim=8, dtype=torch.float32)
+    >>> list(run(one_liner, w, training=True, device=torch.device("cpu")))
+    [('inputs', 3072), ('forward', 4096), ('backward', 4096)]
+
+    Taught in :ref:`memory-trace`.
     """
     q, k, v = (
         torch.randn(w.shape, dtype=w.dtype, device=device, requires_grad=training) for _ in range(3)

@@ -1,4 +1,7 @@
-"""Numbers about attention that others printed, and where."""
+"""Numbers about attention that others printed, and where: ``CLAIMS``.
+
+Shown in :doc:`/published`.
+"""
 
 from functools import partial
 
@@ -103,7 +106,7 @@ CLAIMS = (
                 recomputed.recomputed_share,
                 0.1,
                 "%",
-                "Of the forward pass. Of a training step, three forward passes, a third of it.",
+                "Our number is the share in the forward pass; of a training step it is a third.",
                 (2.7, 1.6),
             ),
         )
@@ -202,7 +205,7 @@ CLAIMS = (
         0.01,
         "GiB (printed as GB)",
         lambda: recomputed.kv_cache(126, 8, 128, 128000) / GIB,
-        "With 16 heads of keys in place of 8. The rows of 8B and 70B are right.",
+        "With 16 heads of keys, as the weights were first published; the paper has 8.",
         lambda: recomputed.kv_cache(126, 16, 128, 128000) / GIB,
     ),
     Claim(

@@ -40,6 +40,8 @@ class Traffic:
     """Bytes that a step read from the device's memory and wrote to it, and its kernels' names.
 
     ``received``: bytes that the multiprocessors got through the L2 cache.
+
+    Taught in :ref:`roofline-bytes`.
     """
 
     read: int = 0
@@ -51,10 +53,12 @@ class Traffic:
 def count_traffic(cells: Iterable[tuple[Program, Workload, bool]]) -> list[list[Traffic]]:
     """The traffic of each step of each cell (program, workload, training), on the current GPU.
 
-    The steps are those of :func:`attnmem.trace`, without those that make Q, K and V. When the
+    The steps are those of :func:`attnmem.trace.trace`, without those that make Q, K and V. When the
     first of them begins, nothing of the run is in the L2 cache, and all there is clean. ``program``
     is one of :mod:`attnmem.attention`. Raises ``RuntimeError`` where ``ncu`` is not installed, or
     may not read the counters, or answers in another form than expected.
+
+    Taught in :ref:`roofline-measured` and :ref:`roofline-bytes`.
     """
     cells = list(cells)
     memory, cache = (_run_under_ncu(cells, metrics) for metrics in PASSES)
@@ -140,7 +144,10 @@ def _run(program: Program, w: Workload, training: bool) -> int:
 
 
 def main() -> None:
-    """Run the cells that :func:`count_traffic` writes to our standard input."""
+    """Run the cells that :func:`count_traffic` writes to our standard input.
+
+    Used in :ref:`roofline-measured`.
+    """
     counts = []
     for name, w, training in json.load(sys.stdin):
         counts.append(_run(getattr(attnmem.attention, name), Workload(**w), training))

@@ -3,6 +3,8 @@
 Matrix rates are dense: data sheets like to print the rate for sparse matrices, which is twice as
 high. Sources were checked on 2026-11-23. ``read`` tells whether the vendor's own text was read, or
 a text that quotes it.
+
+Shown in :ref:`data-sheets`.
 """
 
 from dataclasses import dataclass
@@ -36,6 +38,11 @@ class Accelerator:
 
     ``reported`` is what PyTorch calls the device. ``None`` stands for what no text was found for,
     or does not exist.
+
+    >>> find("A100 80 GB SXM4").peak_flops(matrix=True)
+    312000000000000
+
+    Taught in :ref:`intensity-balance`.
     """
 
     name: str
@@ -59,7 +66,7 @@ class Accelerator:
 
     @property
     def l2_bytes(self) -> int | None:
-        """The L2 cache in bytes."""
+        """The L2 cache in bytes; ``None`` if unknown."""
         return int(self.l2_mib * 2**20) if self.l2_mib else None
 
     @property
@@ -69,7 +76,7 @@ class Accelerator:
 
     @property
     def special_rate(self) -> float | None:
-        """Special functions per second."""
+        """Special functions (exponentials and the like) per second; ``None`` if unknown."""
         if self.multiprocessors is None or self.clock_ghz is None:
             return None
         return SPECIAL_PER_CLOCK * self.multiprocessors * self.clock_ghz * 10**9
@@ -79,7 +86,7 @@ class Accelerator:
 
         Products of 32-bit numbers are the vector units' work: PyTorch lets the matrix units round
         them to TF32 only if asked. Raises ``ValueError`` for products of 8 or 64 bits, whose rates
-        are not in this list.
+        are not in this list. ``None`` if the sheet has no such rate.
         """
         if matrix and bits not in (16, 32):
             raise ValueError(f"bits must be 16 or 32 for matrix products, got {bits}")
@@ -193,10 +200,22 @@ ACCELERATORS = (
 
 
 def find(name: str) -> Accelerator:
-    """The accelerator called ``name``. Raises ``LookupError``, with near misses, if unknown."""
+    """The accelerator called ``name``. Raises ``LookupError``, with near misses, if unknown.
+
+    >>> find("H100 SXM").bandwidth_gb_s
+    3350
+
+    Used in :ref:`intensity-bound`.
+    """
     return find_by_name(ACCELERATORS, name, "accelerator")
 
 
 def recognise(reported: str) -> Accelerator | None:
-    """The accelerator that PyTorch calls ``reported``, or ``None`` if it is not in the list."""
+    """The accelerator that PyTorch calls ``reported``, or ``None`` if it is not in the list.
+
+    >>> recognise("NVIDIA H200").name
+    'H200 SXM'
+
+    Used in :doc:`/roofline`.
+    """
     return next((found for found in ACCELERATORS if found.reported == reported), None)

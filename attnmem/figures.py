@@ -28,7 +28,10 @@ from attnmem.workload import Workload
 
 @rc_context(STYLE)
 def score_matrices(scores: torch.Tensor, weights: torch.Tensor) -> Picture:
-    """S and P of one head, ``[N, N]`` each, as heat maps side by side."""
+    """S and P of one head, ``[N, N]`` each, as heat maps side by side.
+
+    Shown in :numref:`fig-matrices`.
+    """
     figure = Picture(figsize=(8.0, 3.7))
     for axes, title, matrix in zip(
         figure.subplots(1, 2),
@@ -45,7 +48,13 @@ def score_matrices(scores: torch.Tensor, weights: torch.Tensor) -> Picture:
 
 @rc_context(STYLE)
 def memory_bars(workloads: Sequence[Workload]) -> Picture:
-    """How the bytes of Q, K, V, O and of S, P divide, for each workload."""
+    """How the bytes of Q, K, V, O and of S, P divide, for each workload.
+
+    Bars of equal height, from left to right in the order of ``workloads``, named by their sequence
+    lengths; above each the sum in bytes.
+
+    Shown in :numref:`fig-memory-bars`.
+    """
     figure = Picture()
     axes = figure.subplots()
     for place, w in enumerate(workloads):
@@ -66,7 +75,12 @@ def memory_bars(workloads: Sequence[Workload]) -> Picture:
 
 @rc_context(STYLE)
 def memory_curves(w: Workload, lengths: Sequence[int], devices: Sequence[Accelerator]) -> Picture:
-    """Bytes of Q, K, V, O and of S, P over N on linear axes, with the memory of ``devices``."""
+    """Bytes of Q, K, V, O and of S, P over N on linear axes, with the memory of ``devices``.
+
+    The other sizes are those of ``w``; ``lengths`` are the values of N.
+
+    Shown in :numref:`fig-memory-curves`.
+    """
     figure = Picture()
     axes = figure.subplots()
     last = replace(w, seq_len=max(lengths))
@@ -88,7 +102,11 @@ def memory_curves(w: Workload, lengths: Sequence[int], devices: Sequence[Acceler
 def peaks(measurements: Sequence[Measurement], devices: Sequence[Accelerator]) -> Picture:
     """Predicted peaks as lines, measured ones as dots, over N on logarithmic axes.
 
-    A run that ended for want of memory stands as a cross at the peak it would have needed.
+    Peaks are requested bytes of ``standard_attention``, of which ``measurements`` are runs with
+    the same sizes but for N. A run that ended for want of memory stands as a cross at the peak it
+    would have needed.
+
+    Shown in :numref:`fig-story`.
     """
     figure = Picture()
     axes = figure.subplots()
@@ -133,7 +151,12 @@ def peaks(measurements: Sequence[Measurement], devices: Sequence[Accelerator]) -
 
 @rc_context(STYLE)
 def stacks(peaks: Mapping[str, Mapping[str, int]]) -> Picture:
-    """What is alive at each of several peaks: name -> (label -> bytes), as stacked bars."""
+    """What is alive at each of several peaks: name -> (label -> bytes), as stacked bars.
+
+    Tensors of more than a thirtieth of the largest peak are orange and have their names inside.
+
+    Shown in :numref:`fig-training`.
+    """
     figure = Picture(figsize=(8.0, 0.9 + 0.75 * len(peaks)))
     axes = figure.subplots()
     total = max(sum(alive.values()) for alive in peaks.values())
@@ -167,7 +190,12 @@ def stacks(peaks: Mapping[str, Mapping[str, int]]) -> Picture:
 
 @rc_context(STYLE)
 def timeline(traced: Trace) -> Picture:
-    """Who is alive when: a bar for each tensor of a trace, and above it the bytes alive."""
+    """Who is alive when: a bar for each tensor of a trace, and above it the bytes alive.
+
+    Orange tensors are at least as large as S.
+
+    Shown in :numref:`fig-timeline`.
+    """
     figure = Picture(figsize=(8.0, 1.6 + 0.27 * sum(e.bytes > 0 for e in traced.timeline)))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.2))
     live = [event.live for event in traced.timeline]
@@ -187,4 +215,35 @@ def timeline(traced: Trace) -> Picture:
     below.set(xlabel="allocations and releases, in order", xlim=(0, 1.25 * len(live)))
     above.set_ylim(top=1.25 * traced.peak_bytes)
     bytes_axis(above)
+    return figure
+
+
+@rc_context(STYLE)
+def live(traces: Mapping[str, Trace]) -> Picture:
+    """The bytes alive over each of several runs of training, one above the other on one scale.
+
+    A dashed line marks where backward begins, with the allocation of dO.
+
+    Shown in :numref:`fig-training-layers`.
+    """
+    figure = Picture(figsize=(8.0, 1.2 + 1.7 * len(traces)))
+    rows = figure.subplots(len(traces), 1, sharey=True, squeeze=False)[:, 0]
+    for axes, (name, traced) in zip(rows, traces.items(), strict=True):
+        alive = [event.live for event in traced.timeline]
+        backward = [event.label for event in traced.timeline].index("dO")
+        axes.stairs(alive, color=ORANGE, fill=True, alpha=0.7)
+        axes.axvline(backward, color=GREY, linewidth=1, linestyle="--")
+        for text, gap, side in (("forward", -4, "right"), ("backward", 4, "left")):
+            axes.annotate(
+                text,
+                (backward, 1),
+                (gap, 3),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                ha=side,
+            )
+        axes.set_title(name, loc="right")
+        axes.set_xlim(0, len(alive))
+        bytes_axis(axes)
+    rows[-1].set_xlabel("allocations and releases, in order")
     return figure

@@ -24,22 +24,34 @@ CUDNN_PLAN = 256
 
 
 def size_of(tensor: torch.Tensor) -> int:
-    """The bytes of the elements of a tensor."""
+    """The bytes of the elements of a tensor.
+
+    Taught in :ref:`memory-programs`.
+    """
     return tensor.numel() * tensor.element_size()
 
 
 def up(size: int, multiple: int) -> int:
-    """``size``, rounded up to a multiple."""
+    """``size``, rounded up to a multiple.
+
+    Taught in :ref:`memory-programs`.
+    """
     return -(-size // multiple) * multiple
 
 
 def copies(tensors: Tensors) -> list[tuple[str, int]]:
-    """The buffers of a kernel that takes contiguous tensors only."""
+    """The buffers of a kernel that takes contiguous tensors only.
+
+    Taught in :ref:`memory-programs`.
+    """
     return [("contiguous copy", size_of(x)) for x in tensors if not x.is_contiguous()]
 
 
 def flash(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
-    """mha_fwd and num_splits_heuristic, cuda/flash_attn/flash_api.cpp."""
+    """mha_fwd and num_splits_heuristic, cuda/flash_attn/flash_api.cpp.
+
+    Taught in :ref:`memory-programs`.
+    """
     batch, heads, n, d = inputs[0].shape
     if len(args) > 3 and args[3]:  # dropout makes a second state of the random generator
         return [0, 1, ("random state", 16), 3, 2, "random state"]
@@ -74,7 +86,10 @@ def _flash_head_dim(d: int) -> int:
 
 
 def flash_backward(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
-    """_flash_attention_backward, transformers/cuda/attention_backward.cu, and mha_bwd."""
+    """_flash_attention_backward, transformers/cuda/attention_backward.cu, and mha_bwd.
+
+    Taught in :ref:`memory-programs`.
+    """
     grad, query, out = inputs[0], inputs[1], inputs[4]
     batch, heads, n, d = query.shape
     rows = batch * heads * up(n, 128)
@@ -89,7 +104,10 @@ def flash_backward(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Al
 
 
 def efficient(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
-    """_efficient_attention_forward, transformers/cuda/attention.cu. Its seeds are on the CPU."""
+    """_efficient_attention_forward, transformers/cuda/attention.cu. Its seeds are on the CPU.
+
+    Taught in :ref:`memory-programs`.
+    """
     value, out = inputs[2], outputs[0]
     wide = max(inputs[0].shape[-1], value.shape[-1]) > 128 and out.element_size() == 2
     return [0, 1, *([("accumulator of O", 4 * out.numel())] if wide else [])]
@@ -99,6 +117,8 @@ def efficient_backward(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -
     """_efficient_attention_backward, transformers/cuda/attention_backward.cu.
 
     Its workspace is that of mem_eff_attention/kernel_backward.h on GPUs since the A100.
+
+    Taught in :ref:`memory-programs`.
     """
     grad, query = inputs[:2]
     batch, heads, n, d = query.shape
@@ -122,7 +142,10 @@ def efficient_backward(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -
 
 
 def cudnn(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
-    """_cudnn_attention_forward, transformers/cuda/attention.cu: the seeds come first."""
+    """_cudnn_attention_forward, transformers/cuda/attention.cu: the seeds come first.
+
+    Taught in :ref:`memory-programs`.
+    """
     out, log_sum, seed, offset = range(4)
     return [seed, offset, out, *([log_sum] if args[4] else []), ("workspace", CUDNN_PLAN)]
 
@@ -131,6 +154,8 @@ def cudnn_backward(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Al
     """run_cudnn_SDP_bprop, cudnn/MHA.cpp.
 
     The workspace is that of cudnn-frontend's node (get_fe_workspace_size_node) and the plan's.
+
+    Taught in :ref:`memory-programs`.
     """
     batch, heads, n, d = inputs[1].shape
     return [0, 1, 2, ("workspace", 4 * batch * heads * n * (d + 1) + CUDNN_PLAN)]
@@ -147,7 +172,10 @@ def _cpu_queries(n: int) -> int:
 
 
 def flash_on_cpu(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
-    """cpu_flash_attention, cpu/FlashAttentionKernel.cpp, in 32 bit: a buffer for each thread."""
+    """cpu_flash_attention, cpu/FlashAttentionKernel.cpp, in 32 bit: a buffer for each thread.
+
+    Taught in :ref:`memory-programs`.
+    """
     queries = _cpu_queries(args[0].shape[2])
     rows = queries * (2 + args[0].shape[3])
     size = 4 * torch.get_num_threads() * (_cpu_tiles(args) + rows)
@@ -155,7 +183,10 @@ def flash_on_cpu(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allo
 
 
 def flash_on_cpu_backward(args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> Allocations:
-    """cpu_flash_attention_backward, cpu/FlashAttentionKernel.cpp, in 32 bit."""
+    """cpu_flash_attention_backward, cpu/FlashAttentionKernel.cpp, in 32 bit.
+
+    Taught in :ref:`memory-programs`.
+    """
     tiles = 2 * 4 * torch.get_num_threads() * _cpu_tiles(args[1:])
     return [
         *copies([inputs[0].transpose(1, 2)]),

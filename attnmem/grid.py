@@ -17,7 +17,10 @@ from attnmem.workload import Workload
 
 
 class Cell(NamedTuple):
-    """What is measured: a program, its workload, whether it trains, whether it runs twice."""
+    """What is measured: a program, its workload, whether it trains, whether it is warmed up.
+
+    Used in :ref:`measurement-gpu`.
+    """
 
     program: Program
     workload: Workload
@@ -28,7 +31,14 @@ class Cell(NamedTuple):
 def grid() -> list[Cell]:
     """The cells of a record: standard attention up to where a GPU ends, and every program.
 
-    A few of the first are measured a second time, without a warm-up.
+    A few of the first are measured a second time, without a warm-up. No cell asks a fused kernel
+    for a dtype or a head dimension that it does not take.
+
+    >>> program, w, training, warm_up = grid()[0]
+    >>> program.__name__, w.seq_len, training, warm_up
+    ('standard_attention', 512, False, True)
+
+    Used in :ref:`measurement-gpu`.
     """
     short = Workload(batch=1, heads=12, seq_len=512, head_dim=64, dtype=torch.float16)
     powers = [replace(short, seq_len=2**power) for power in range(9, 18)]
@@ -52,7 +62,10 @@ def grid() -> list[Cell]:
 
 
 def speed_grid() -> list[Cell]:
-    """The runs of a record whose steps are timed and whose traffic is counted."""
+    """The runs of a record whose steps are timed and whose traffic is counted.
+
+    Used in :doc:`/roofline`.
+    """
     short = Workload(batch=1, heads=12, seq_len=128, head_dim=64, dtype=torch.float16)
     powers = [replace(short, seq_len=2**power) for power in range(7, 15)]
     return [

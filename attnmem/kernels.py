@@ -25,6 +25,8 @@ def allocations(
     """What the kernel of ``op`` does on ``device``. Most allocate their outputs, in order.
 
     Warns, with the name of ``op``, where it is known to allocate what is not known here.
+
+    Taught in :ref:`memory-own`.
     """
     if device == "cuda" and op in UNKNOWN:
         warnings.warn(f"{op} allocates {UNKNOWN[op]}; the trace leaves it out", stacklevel=2)

@@ -30,15 +30,18 @@ class Measurement:
     """What the allocator of a device reported for one run of a program.
 
     ``warm_up``: whether a first run went before it, uncounted. ``input_bytes``: Q, K and V.
-    ``peak_bytes``: the largest sum of the sizes of the tensors alive
-    at one moment, inputs included. ``peak_allocated_bytes``: the same in the allocator's blocks,
-    which may be larger. ``peak_reserved_bytes``: what the allocator took from the driver to make
-    them. Both start from an empty cache. ``saved_bytes``: alive between forward and backward,
-    beyond Q, K, V and O. ``workspace_bytes``: what libraries keep for themselves from the first
-    call on, in no other number here. ``timeline``: the allocator's own list of allocations and
-    releases, in order; it knows no labels. ``segments``: the rank of the address of each segment
-    that the allocator took from the driver, in order. With ``out_of_memory`` the run did not end,
-    and all this is what came before.
+    ``peak_bytes``: the largest sum of the sizes of the tensors alive at one moment, inputs
+    included. ``peak_allocated_bytes``: the same in the allocator's blocks, which may be larger.
+    ``peak_reserved_bytes``: what the allocator took from the driver to make them. Both start
+    from an empty cache. ``saved_bytes``: alive between forward and backward, beyond Q, K, V and
+    O. ``workspace_bytes``: what libraries keep for themselves from the first call on, in no
+    other number here; without ``warm_up`` 0, and they are in the peaks. ``timeline``: the
+    allocator's own list of allocations and releases, in order; it knows no labels.
+    ``segments``: the rank of the address of each segment that the allocator took from the
+    driver, in order. With ``out_of_memory`` the run did not end, and all this is what came
+    before.
+
+    Taught in :ref:`measurement-numbers`.
     """
 
     program: str
@@ -74,7 +77,16 @@ def measure(
     from the memory events of ``torch.profiler``.
 
     Out of memory is a result, not an error, and leaves the device as it was. Raises
-    ``ValueError`` for a device that is not there, and whatever else ``program`` raises.
+    ``ValueError`` for a device that is not there, or one whose memory is not given out by PyTorch's
+    own allocator, and whatever else ``program`` raises.
+
+    >>> from attnmem import Workload, measure, standard_attention
+    >>> w = Workload(batch=1, heads=2, seq_len=64, head_dim=16, dtype="float32")
+    >>> m = measure(standard_attention, w, device="cpu")
+    >>> m.input_bytes == 3 * w.head_bytes, m.peak_bytes == 2 * w.score_bytes + 4 * w.head_bytes
+    (True, True)
+
+    Taught in :ref:`measurement-numbers`.
     """
     device = find_device(device)
     observe = _observe_cuda if device.type == "cuda" else _observe_cpu
@@ -101,7 +113,13 @@ def measure(
 
 
 def timeline(sizes: Iterable[int]) -> tuple[Event, ...]:
-    """Events from sizes in bytes, allocations > 0 and releases < 0."""
+    """Events from sizes in bytes, allocations > 0 and releases < 0, in order; without labels.
+
+    >>> [event.live for event in timeline([4, 2, -4])]
+    [4, 6, 2]
+
+    Taught in :ref:`measurement-history`.
+    """
     live = itertools.accumulate(sizes := list(sizes))
     return tuple(Event("", size, after) for size, after in zip(sizes, live, strict=True))
 

@@ -13,7 +13,15 @@ SCALE_BYTES = 8
 
 
 def tensors(w: Workload) -> dict[str, int]:
-    """The bytes of each tensor that O = softmax(QKᵀ/√d)·V names: label -> bytes."""
+    """The bytes of each tensor that O = softmax(QKᵀ/√d)·V names: label -> bytes.
+
+    >>> from attnmem import Workload
+    >>> w = Workload(batch=1, heads=12, seq_len=512, head_dim=64, dtype="float16")
+    >>> tensors(w)["Q"], tensors(w)["S"]
+    (786432, 6291456)
+
+    Taught in :ref:`memory-bytes`.
+    """
     return dict.fromkeys("QKVO", w.head_bytes) | dict.fromkeys("SP", w.score_bytes)
 
 
@@ -33,6 +41,8 @@ def alive_at_peak(w: Workload, *, training: bool = False, device: str = "cuda") 
 
     Raises ``ValueError`` for ``training`` with N < d, where another moment of the backward pass
     holds more, and for a ``device`` other than ``"cuda"`` and ``"cpu"``.
+
+    Taught in :ref:`memory-peak` and :ref:`training-backward`.
     """
     if device not in ("cuda", "cpu"):
         raise ValueError(f"device must be 'cuda' or 'cpu', got {device!r}")
@@ -58,6 +68,13 @@ def peak_bytes(w: Workload, *, training: bool = False, device: str = "cuda") -> 
     """The peak of a run of ``standard_attention``, in bytes, inputs included.
 
     The sum of :func:`alive_at_peak`, with the same conditions.
+
+    >>> from attnmem import Workload
+    >>> w = Workload(batch=1, heads=12, seq_len=512, head_dim=64, dtype="float16")
+    >>> peak_bytes(w) == 2 * w.score_bytes + 4 * w.head_bytes
+    True
+
+    Taught in :ref:`memory-peak` and :ref:`training-backward`.
     """
     return sum(alive_at_peak(w, training=training, device=device).values())
 
@@ -67,6 +84,11 @@ def cublas_workspace(capability: tuple[int, int]) -> int:
 
     32 MiB from Hopper on (compute capability 9), else 8,320 KiB. Source: parseChosenWorkspaceSize
     in PyTorch's aten/src/ATen/cuda/CublasHandlePool.cpp, without CUBLAS_WORKSPACE_CONFIG.
+
+    >>> cublas_workspace((9, 0)), cublas_workspace((8, 6))
+    (33554432, 8519680)
+
+    Taught in :doc:`/measurement`.
     """
     return 4096 * 8 * 2**10 if capability[0] >= 9 else (4096 * 2 + 16 * 8) * 2**10
 
@@ -99,6 +121,13 @@ class CachingAllocator:
     Of equally large free blocks the one with the lowest address is taken, and addresses are the
     driver's choice. ``segments`` tells it: the rank of each segment's address, in the order in
     which segments are made. Beyond its end, and without it, addresses rise.
+
+    >>> allocator = CachingAllocator()
+    >>> block = allocator.allocate(1000)
+    >>> allocator.allocated, allocator.reserved
+    (1024, 2097152)
+
+    Taught in :doc:`/measurement`.
     """
 
     def __init__(self, segments: Sequence[int] = ()) -> None:

@@ -21,6 +21,11 @@ class Model:
     ``heads`` of queries, each of ``head_dim`` numbers, share ``kv_heads`` heads of keys and values:
     as many as of queries, or fewer with grouped-query attention (Ainslie et al. 2023).
     ``context`` is the longest sequence that the model is published for, in tokens.
+
+    >>> find("GPT-2 medium").workload().shape
+    (1, 16, 1024, 64)
+
+    Taught in :ref:`memory-case`.
     """
 
     name: str
@@ -66,5 +71,8 @@ MODELS = (
 
 
 def find(name: str) -> Model:
-    """The model called ``name``. Raises ``LookupError``, with near misses, if unknown."""
+    """The model called ``name``. Raises ``LookupError``, with near misses, if unknown.
+
+    Taught in :ref:`memory-case`.
+    """
     return find_by_name(MODELS, name, "model")

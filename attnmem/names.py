@@ -6,7 +6,10 @@ from typing import Protocol, TypeVar
 
 
 class Named(Protocol):
-    """Anything with a name."""
+    """Anything with a name.
+
+    Used in :ref:`memory-case`.
+    """
 
     @property
     def name(self) -> str:
@@ -21,6 +24,8 @@ def find_by_name(things: Sequence[T], name: str, kind: str) -> T:
 
     Raises ``LookupError``, with near misses, if there is none. It names the module that defines the
     class of ``things``.
+
+    Used in :ref:`memory-case`.
     """
     names = [thing.name for thing in things]
     if name in names:

@@ -1,4 +1,7 @@
-"""A number that somebody printed, beside the same number computed."""
+"""A number that somebody printed, beside the same number computed.
+
+Taught in :ref:`published-verdicts`.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,9 +12,19 @@ from typing import Literal
 class Claim:
     """One printed number: what it says, where, and how we compute it.
 
-    A number agrees if ours, rounded like theirs, is theirs.
-    ``last`` is one unit in the last printed place. ``note`` says what has to be assumed, or, for an
-    erratum, what explains the printed number; then ``mistaken`` computes it that way.
+    A number agrees if ours, rounded like theirs, is theirs. ``published`` and what ``compute`` and
+    ``mistaken`` return are in ``unit``, and so is ``last``, one unit in the last printed place.
+    ``note`` says what has to be assumed, or, for an erratum, what explains the printed number; then
+    ``mistaken`` computes it that way.
+
+    >>> size = "scores of one head, N = 2048, f16"
+    >>> source = "a table", "https://example.org"
+    >>> Claim(size, *source, 8.4, 0.1, "MB", lambda: 2048**2 * 2 / 1e6).verdict
+    'matches'
+    >>> Claim(size, *source, 8.0, 0.1, "MB", lambda: 2048**2 * 2 / 1e6).verdict
+    'unexplained'
+
+    Taught in :ref:`published-verdicts`.
     """
 
     what: str
@@ -26,7 +39,10 @@ class Claim:
 
     @property
     def verdict(self) -> Literal["matches", "erratum", "unexplained"]:
-        """Whether our number is theirs, or their number is explained, or neither."""
+        """Whether our number is theirs, or their number is explained, or neither.
+
+        Raises what ``compute`` and ``mistaken`` raise.
+        """
         if self._is_published(self.compute()):
             return "matches"
         explained = self.mistaken and self._is_published(self.mistaken())
@@ -37,9 +53,19 @@ class Claim:
 
 
 def rows(claims: Iterable[Claim], source: str) -> list[dict[str, str]]:
-    """The claims of sources that begin with ``source``, as the rows of a table.
+    """The claims whose source begins with ``source``, as the rows of a table: column -> text.
+
+    ``claims`` are all of which to choose. The column ``computed`` has the places of ``printed``, or
+    three digits, in the same unit.
 
     Raises ``LookupError`` if there is none.
+
+    >>> from attnmem.claims import CLAIMS
+    >>> row = rows(CLAIMS, "Kwon et al. 2023")[0]
+    >>> row["printed"], row["computed"], row["verdict"]
+    ('800 KiB (printed as KB)', '800', 'matches')
+
+    Used in :ref:`published-flash`.
     """
     found = [claim for claim in claims if claim.source.startswith(source)]
     if not found:
@@ -48,10 +74,12 @@ def rows(claims: Iterable[Claim], source: str) -> list[dict[str, str]]:
         {
             "claim": claim.what,
             "where": claim.source.removeprefix(source).lstrip(", "),
-            "printed": f"{claim.published:g} {claim.unit}",
-            "computed": f"{claim.compute():.4g}",
+            "printed": f"{claim.published:,.{places}f} {claim.unit}",
+            "computed": f"{value:,.{max(places, 3 - len(str(int(value))))}f}",
             "verdict": claim.verdict,
             "note": claim.note,
         }
         for claim in found
+        for value in [claim.compute()]
+        for places in [len(f"{claim.last:g}".partition(".")[2])]  # as many as are printed
     ]

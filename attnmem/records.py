@@ -42,6 +42,8 @@ class TimedRun:
     """The steps of one run of a program, timed, and how long its forward pass takes as a whole.
 
     ``whole`` is ``None`` for training.
+
+    Used in :doc:`/roofline`.
     """
 
     program: str
@@ -57,6 +59,8 @@ class Record:
 
     ``digest`` identifies that version. ``failures`` holds the traceback of each cell that raised.
     ``ceilings`` is ``None``, and ``runs`` empty, in a record of memory alone.
+
+    Used in :ref:`measurement-gpu` and :doc:`/status`.
     """
 
     digest: str
@@ -119,7 +123,11 @@ def make_record(
 ) -> Record:
     """Measure the memory of ``cells`` and the speed of ``timed`` on ``device``.
 
-    What fails is noted, and the rest goes on.
+    What fails is noted, and the rest goes on. On a CUDA device it also counts the traffic of what
+    is timed, or warns that it can't. Raises ``ValueError`` for a device that is not on this
+    machine.
+
+    Used in :doc:`/status`.
     """
     device = find_device(device)
     failures: list[str] = []
@@ -191,7 +199,17 @@ def _counted(step: TimedStep, found: Traffic) -> TimedStep:
 
 @cache
 def load(path: Path = SHIPPED) -> Record:
-    """Read a record that :meth:`Record.save` wrote. Raises ``ValueError`` for any other file."""
+    """Read a record that :meth:`Record.save` wrote, by default the one that stands in for a GPU.
+
+    Raises ``ValueError`` for a file of another form, and ``OSError`` for one that is not there.
+
+    >>> from attnmem import Workload, standard_attention
+    >>> w = Workload(batch=1, heads=12, seq_len=512, head_dim=64, dtype="float16")
+    >>> load().find(standard_attention, w).peak_bytes
+    15728640
+
+    Used in :ref:`measurement-gpu`.
+    """
     try:
         content = json.loads(path.read_text())
         origin = Provenance(**content["provenance"])
@@ -244,7 +262,10 @@ def measured(
 ) -> Measurement:
     """The memory of a run on a GPU: measured now if this machine has one, else as recorded.
 
-    Raises ``LookupError`` where there is no GPU and the shipped record lacks the cell.
+    It takes ``program``, ``w``, ``training`` and ``warm_up`` as :func:`attnmem.measure.measure`
+    does. Raises ``LookupError`` where there is no GPU and the shipped record lacks the cell.
+
+    Taught in :ref:`measurement-gpu`.
     """
     if torch.cuda.is_available():
         return measure(program, w, training, device="cuda", warm_up=warm_up)
@@ -252,7 +273,10 @@ def measured(
 
 
 def origin() -> str:
-    """A line for captions: whether :func:`measured` measures or looks up, where, and when."""
+    """A line for captions: whether :func:`measured` measures or looks up, where, and when.
+
+    Used in :ref:`measurement-gpu`.
+    """
     if torch.cuda.is_available():
         return f"measured live on {provenance('cuda')}"
     made_by = " by an older version of this code" if load().stale else ""
@@ -263,6 +287,8 @@ def code_digest() -> str:
     """A digest of the code that measures, without what it says of itself.
 
     Docstrings, comments and empty lines do not change a number, and do not count.
+
+    Used in :doc:`/status`.
     """
     digest = hashlib.sha256()
     for name in MEASURING_CODE:

@@ -18,7 +18,10 @@ aten = torch.ops.aten
 
 
 def in_backward() -> bool:
-    """Whether autograd is running a backward pass."""
+    """Whether autograd is running a backward pass.
+
+    Taught in :ref:`memory-own`.
+    """
     return torch._C._current_graph_task_id() != -1
 
 
@@ -30,6 +33,8 @@ def in_place(op: Any, args: Sequence[Any], zeros: int | None) -> torch.Tensor | 
     nothing else holds that (accumulate in csrc/autograd/input_buffer.cpp), and the backward of a
     selection writes into the zeros it has just made (FunctionsManual.cpp), whose storage has the
     id ``zeros``.
+
+    Taught in :ref:`memory-own`.
     """
     if not in_backward() or torch.is_grad_enabled():
         return None
@@ -85,6 +90,8 @@ class Routes(TorchFunctionMode):
     A function mode sees calls of the program itself. It is off inside a backward pass and inside
     functions such as ``F.multi_head_attention_forward``, so the functions are replaced as well,
     for as long as a trace runs.
+
+    Taught in :ref:`memory-own`.
     """
 
     def __init__(self, device: str) -> None:

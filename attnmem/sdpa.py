@@ -23,7 +23,10 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    """Take the kernel that PyTorch takes on ``device``, ``"cuda"`` or ``"cpu"``."""
+    """Take the kernel that PyTorch takes on ``device``, ``"cuda"`` or ``"cpu"``.
+
+    Taught in :ref:`memory-programs`.
+    """
     choose = _on_cuda if device == "cuda" else _on_cpu
     options: dict[str, Any] = {"dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}
     return choose(query, key, value, attn_mask, enable_gqa, options)

@@ -24,6 +24,8 @@ class Time:
     """How long something takes, in seconds.
 
     The median over 5 to 50 groups of repetitions, and the range in which 8 of 10 groups lie.
+
+    Taught in :ref:`roofline-measured`.
     """
 
     seconds: float
@@ -39,6 +41,8 @@ class TimedStep:
     hardware counters; ``received``: bytes that its multiprocessors got through the L2 cache, many
     times an operand where they take it again; ``None`` where these were not asked.
     ``kernels``: what ran then.
+
+    Taught in :ref:`roofline-measured` and :ref:`roofline-bytes`.
     """
 
     name: str
@@ -60,6 +64,13 @@ class Ceilings:
     to the next. ``largest``: the bytes per second of copy, triad, fill and sum, by name, on the
     largest arrays. ``clock``: dtype name -> cycles per second of a GPU's multiprocessors while that
     fastest product runs; empty on a CPU.
+
+    >>> largest = {"copy": 3e12, "triad": 3e12, "fill": 3.3e12, "sum": 3.1e12}
+    >>> found = Ceilings({2**25: 4e12, 2**32: 3.3e12}, largest, {"float16": 7.6e14}, launch=1e-5)
+    >>> found.bandwidth_at(2**20), found.bandwidth_at(2**30)
+    (4000000000000.0, 3300000000000.0)
+
+    Taught in :ref:`roofline-measured`.
     """
 
     bandwidth: dict[int, float]
@@ -69,7 +80,10 @@ class Ceilings:
     clock: dict[str, float] = field(default_factory=dict)
 
     def bandwidth_at(self, size: int) -> float:
-        """Bytes per second for ``size`` bytes, which caches may hold: of the next size up."""
+        """Bytes per second for ``size`` bytes, which caches may hold.
+
+        The best of the next size up that was measured and of all larger ones.
+        """
         fitting = [n for n in self.bandwidth if n >= size] or [max(self.bandwidth)]
         return max(self.bandwidth[n] for n in self.bandwidth if n >= min(fitting))
 
@@ -82,10 +96,17 @@ def time_steps(
 ) -> tuple[TimedStep, ...]:
     """Time every step of a run of ``program``, each repeated on its own, after a warm-up.
 
-    The steps are those of :func:`attnmem.trace`, in the same order: what creates the inputs, the
-    program's operations, and autograd's. Repeated, a step finds in the caches what fits there.
-    ``device`` is that of :func:`attnmem.measure`. Raises what ``program`` raises, and
-    ``torch.OutOfMemoryError``.
+    The steps are those of :func:`attnmem.trace.trace`, in the same order: what creates the inputs,
+    the program's operations, and autograd's. Repeated, a step finds in the caches what fits there.
+    ``device`` is that of :func:`attnmem.measure.measure`. Raises ``ValueError`` for a device that
+    is not there, what ``program`` raises, and ``torch.OutOfMemoryError``.
+
+    >>> from attnmem.attention import one_liner
+    >>> w = Workload(batch=1, heads=2, seq_len=16, head_dim=8, dtype="float32")
+    >>> [step.name for step in time_steps(one_liner, w, device="cpu")[3:]]
+    ['bmm', 'div', 'softmax', 'bmm']
+
+    Taught in :ref:`roofline-measured`.
     """
     device = find_device(device)
     found: list[TimedStep] = []
@@ -101,7 +122,10 @@ def time_steps(
 
 
 class Each(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Hands every operation that touches data to a function."""
+    """Hands every operation that touches data to a function.
+
+    Used in :ref:`roofline-measured`, to time and to count step by step.
+    """
 
     def __init__(self, act: Callable[[Any, Callable[[], Any]], Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -115,7 +139,13 @@ class Each(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def time_program(program: Program, w: Workload, device: str | torch.device | None = None) -> Time:
-    """Time the forward pass of ``program`` as a whole, after a warm-up, without gradients."""
+    """Time the forward pass of ``program`` as a whole, after a warm-up, without gradients.
+
+    Q, K and V are random, of the shape and dtype of ``w``, and made before. Raises as
+    :func:`time_steps` does.
+
+    Taught in :ref:`roofline-fused`.
+    """
     device = find_device(device)
     q, k, v = (torch.randn(w.shape, dtype=w.dtype, device=device) for _ in range(3))
     with torch.no_grad():
@@ -129,6 +159,12 @@ def time_of(call: Callable[[], Any], device: torch.device, total: float = 0.1) -
 
     On CUDA by device events around each group, so that nothing waits for the CPU but what is
     launched faster than it runs; elsewhere by the clock.
+
+    >>> found = time_of(lambda: sum(range(1000)), torch.device("cpu"), total=0.001)
+    >>> 0 < found.low <= found.seconds <= found.high
+    True
+
+    Taught in :ref:`roofline-own`.
     """
     clock = _on_cuda if device.type == "cuda" else _on_cpu
     call()
@@ -181,6 +217,10 @@ def ceilings(
     numbers are random: of zeros they would be faster, because a GPU's clock falls with the power
     that it draws. For the same reason they are timed in short bursts. Source of copy and triad:
     McCalpin 1995, STREAM.
+
+    Raises ``ValueError`` for a device that is not there.
+
+    Taught in :ref:`roofline-measured`.
     """
     device = find_device(device)
     bandwidth, rates = {}, {}

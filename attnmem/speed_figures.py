@@ -19,7 +19,13 @@ def intensities(
     head_dims: Sequence[int],
     devices: Sequence[Accelerator],
 ) -> Picture:
-    """Arithmetic intensity of the steps over N, against the balance points of ``devices``."""
+    """Arithmetic intensity of the steps over N, against the balance points of ``devices``.
+
+    Of ``w`` all but sequence length and head dimension count, which ``lengths`` and ``head_dims``
+    replace.
+
+    Shown in :numref:`fig-intensities`.
+    """
     figure = Picture(figsize=(8.0, 5.0))
     axes = figure.subplots()
     for d in head_dims:
@@ -44,7 +50,10 @@ def intensities(
 
 @dataclass(frozen=True)
 class Point:
-    """A step on a roofline: its name, FLOPs per byte, FLOP/s."""
+    """A step on a roofline: its name, FLOPs per byte, FLOP/s.
+
+    Used in :numref:`fig-roofline`.
+    """
 
     name: str
     intensity: float
@@ -53,7 +62,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Roof:
-    """A roofline: its name, the bytes per second of its slope, the FLOP/s of its ridge."""
+    """A roofline: its name, the bytes per second of its slope, the FLOP/s of its ridge.
+
+    Used in :numref:`fig-roofline`.
+    """
 
     name: str
     bandwidth: float
@@ -71,6 +83,8 @@ def rooflines(
 
     Predicted points are rings, measured ones dots, and a line joins the two of one step. ``levels``
     are further limits of arithmetic, in FLOP/s by name.
+
+    Shown in :numref:`fig-roofline` and :numref:`fig-mine`.
     """
     figure = Picture(figsize=(8.0, 5.2))
     axes = figure.subplots()
@@ -140,6 +154,8 @@ def traffic(shares: Mapping[str, Sequence[float]], lengths: Sequence[int], knee:
     """Counted over predicted bytes of each step (name -> a share per length), over N.
 
     ``knee`` is the length at which one N×N tensor fills the L2 cache.
+
+    Shown in :numref:`fig-traffic`.
     """
     figure = Picture()
     axes = figure.subplots()

@@ -1,4 +1,7 @@
-"""The work of one operation: its FLOPs, and the bytes that it reads and writes."""
+"""The work of one operation: its FLOPs, and the bytes that it reads and writes.
+
+Taught in :ref:`intensity-steps`.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -10,11 +13,11 @@ from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
 
-# Operations per element of softmax, by convention: compare for the maximum, subtract, exp, add
-# to the sum, divide. Source: Yuan et al. 2024, arXiv 2402.16363, Table 1 (1.25 FLOP/B in 16 bit).
+#: Operations per element of softmax, by convention: compare for the maximum, subtract, exp, add
+#: to the sum, divide. Source: Yuan et al. 2024, arXiv 2402.16363, Table 1 (1.25 FLOP/B in 16 bit).
 SOFTMAX_OPS = 5
 
-# Of its backward, dS = P∘(dP − rowsum(dP∘P)): multiply, add to the sum, subtract, multiply.
+#: Of its backward, dS = P∘(dP − rowsum(dP∘P)): multiply, add to the sum, subtract, multiply.
 SOFTMAX_BACKWARD_OPS = 4
 
 
@@ -27,6 +30,13 @@ class Step:
     two kernels, and counts what they pass on. ``matrix`` tells whether matrix products do the
     arithmetic, ``dtype`` what is written, ``special`` how many exponentials, sines and the like
     an unfused step has, ``backward`` whether autograd's backward pass takes the step.
+
+    >>> import torch
+    >>> scaling = Step("scale", 2**20, 2**21, 2**21, matrix=False, dtype=torch.float16)
+    >>> scaling.bytes_moved, scaling.intensity
+    (4194304, 0.25)
+
+    Taught in :ref:`intensity-qk`.
     """
 
     name: str
@@ -45,7 +55,10 @@ class Step:
 
     @property
     def intensity(self) -> float:
-        """Arithmetic intensity, in FLOPs per byte moved."""
+        """Arithmetic intensity, in FLOPs per byte moved.
+
+        Raises ``ZeroDivisionError`` for a step that moves nothing.
+        """
         return self.flops / self.bytes_moved
 
 
@@ -60,9 +73,23 @@ def step(
 ) -> Step:
     """The step that an operation of PyTorch is.
 
+    ``op`` is an overload such as ``torch.ops.aten.bmm.default``, ``args`` its positional arguments,
+    ``inputs`` and ``outputs`` the tensors that go in and come out, of any shape; they may be on the
+    device ``meta``. ``device`` is the kind of device that the step is counted for, ``"cuda"`` or
+    ``"cpu"``.
+
     FLOPs are those of ``torch.utils.flop_counter`` where that counts, else :data:`SOFTMAX_OPS` and
     :data:`SOFTMAX_BACKWARD_OPS` per element of a softmax, and one per element of a pointwise
     operation. Sums and other reductions count none.
+
+    >>> q, k = torch.empty(12, 512, 64, device="meta"), torch.empty(12, 64, 512, device="meta")
+    >>> product = torch.bmm(q, k)
+    >>> bmm = torch.ops.aten.bmm.default
+    >>> s = step(bmm, (q, k), [q, k], [product], device="cuda", backward=False)
+    >>> s.flops == 2 * 12 * 512 * 512 * 64, s.bytes_read, s.bytes_written
+    (True, 3145728, 12582912)
+
+    Taught in :ref:`intensity-steps`.
     """
     counter = flop_registry.get(op.overloadpacket)
     out = outputs[0]
@@ -91,13 +118,24 @@ def step(
 
 @functools.cache
 def step_name(op: Any) -> str:
-    """What PyTorch calls an operation, without the underscores around it."""
+    """What PyTorch calls an operation, without the underscores around it.
+
+    >>> step_name(torch.ops.aten._softmax.default)
+    'softmax'
+
+    Used in :ref:`intensity-steps`.
+    """
     return str(op.overloadpacket.__name__).strip("_")
 
 
 @functools.cache
 def reads_from(op: Any) -> int | None:
-    """From which of its tensors on an operation reads data; ``None``: from none."""
+    """From which of its tensors on an operation reads data; ``None``: from none.
+
+    0, but for operations that overwrite their first tensor: 1.
+
+    Used in :ref:`intensity-steps`.
+    """
     name = step_name(op)
     if name.endswith("_like") or name.startswith("new_"):
         return None  # it only looks at the shape
@@ -106,12 +144,21 @@ def reads_from(op: Any) -> int | None:
 
 @functools.cache
 def touches_data(op: Any) -> bool:
-    """Whether an operation does more than to allocate, or to look at its input another way."""
+    """Whether an operation does more than to allocate, or to look at its input another way.
+
+    >>> touches_data(torch.ops.aten.bmm.default), touches_data(torch.ops.aten.transpose.int)
+    (True, False)
+
+    Used in :ref:`intensity-steps`.
+    """
     return not op.is_view and not step_name(op).startswith(("empty", "new_empty", "unsafe_view"))
 
 
 def tensors_in(tree: Any) -> list[torch.Tensor]:
-    """The tensors in nested tuples and lists."""
+    """The tensors in nested tuples and lists, in order; other things are left out.
+
+    Used in :ref:`intensity-steps`.
+    """
     if isinstance(tree, torch.Tensor):
         return [tree]
     if isinstance(tree, (tuple, list)):

@@ -33,7 +33,10 @@ STYLE: Any = {
 
 
 class Picture(Figure):
-    """A figure that notebooks show as SVG, the same bytes for the same picture."""
+    """A figure that notebooks show as SVG, the same bytes for the same picture.
+
+    Used in :numref:`fig-matrices`, and all figures after it.
+    """
 
     def _repr_svg_(self) -> str:
         buffer = io.StringIO()
@@ -43,13 +46,19 @@ class Picture(Figure):
 
 
 def limit(axes: Axes, x: float, y: float, name: str) -> None:
-    """A device's limit, as a dashed line with its name from ``x`` on."""
+    """A device's limit ``y``, as a dashed line with its name from ``x`` on, in data coordinates.
+
+    Used in :numref:`fig-memory-curves`.
+    """
     axes.axhline(y, color=GREY, linewidth=1, linestyle="--")
     name_line(axes, x, y, name, GREY, above=True)
 
 
 def lengths_axis(axes: Axes, lengths: Sequence[int], rotation: float = 0) -> None:
-    """Sequence lengths, powers of two, on a logarithmic axis."""
+    """Sequence lengths, powers of two, on a logarithmic axis; names turned by ``rotation`` degrees.
+
+    Used in :numref:`fig-story`.
+    """
     axes.set_xscale("log", base=2)
     axes.set_xticks(lengths, [str(n) for n in lengths], rotation=rotation)
     axes.xaxis.set_minor_locator(NullLocator())
@@ -57,7 +66,10 @@ def lengths_axis(axes: Axes, lengths: Sequence[int], rotation: float = 0) -> Non
 
 
 def bytes_axis(axes: Axes) -> None:
-    """Bytes, with the unit that fits."""
+    """Bytes along y, with the unit that fits: kB, MB, GB.
+
+    Used in :numref:`fig-memory-curves`.
+    """
     axes.yaxis.set_major_formatter(EngFormatter(unit="B"))
     axes.set_ylabel("memory")
 
@@ -72,7 +84,12 @@ def name_line(
     above: bool = False,
     lift: float = 0,
 ) -> None:
-    """Name a line at its end, or above its beginning."""
+    """Name a line at its end ``(x, y)``, or with ``above`` over its beginning.
+
+    ``lift`` moves a name at the end up, in points.
+
+    Used in :numref:`fig-memory-curves`.
+    """
     offset, align = ((2, 3), "bottom") if above else ((8, lift), "center")
     axes.annotate(
         text,

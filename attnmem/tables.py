@@ -8,7 +8,18 @@ from tabulate import tabulate
 
 @dataclass(frozen=True)
 class Table:
-    """Rows, each column name -> text, as HTML in a notebook and as aligned text elsewhere."""
+    """Rows, each column name -> text, as HTML in a notebook and as aligned text elsewhere.
+
+    Columns come in the order of the first row; one of numbers is aligned at the right.
+
+    >>> Table([{"N": 512, "share": "50 %"}, {"N": 1024, "share": "100 %"}])
+       N    share
+    ----  -------
+     512     50 %
+    1024    100 %
+
+    Used in :ref:`memory-share`.
+    """
 
     rows: Sequence[Mapping[str, object]]
 

@@ -22,7 +22,10 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Event:
-    """One allocation (``bytes`` > 0) or release (< 0), and the bytes ``live`` after it."""
+    """One allocation (``bytes`` > 0) or release (< 0), and the bytes ``live`` after it.
+
+    Taught in :ref:`memory-trace`.
+    """
 
     label: str
     bytes: int
@@ -35,6 +38,8 @@ class Trace:
 
     ``timeline``: every allocation and release. ``steps``: every operation that touches data.
     ``saved_bytes``: alive between forward and backward, beyond Q, K, V and O.
+
+    Taught in :ref:`memory-trace`.
     """
 
     workload: Workload
@@ -127,8 +132,21 @@ def trace(program: Program, w: Workload, training: bool = False, device: str = "
 
     ``device`` is ``"cuda"`` or ``"cpu"``: the kind whose kernels are predicted. It need not be on
     this machine, and the cost grows with the number of operations, not with sizes. ``program`` must
-    make its tensors on the device of Q, and must not read values: there are none. Raises
+    make its tensors on the device of Q, and must not read values: there are none. Warns where an
+    operation is known to allocate what is not known here. Raises
     ``ValueError`` for another device, and whatever ``program`` raises.
+
+    >>> from attnmem import Workload, standard_attention, trace
+    >>> w = Workload(batch=1, heads=12, seq_len=512, head_dim=64, dtype="float16")
+    >>> t = trace(standard_attention, w)
+    >>> t.peak_bytes
+    15728640
+    >>> list(t.at_peak)
+    ['Q', 'K', 'V', 'S', 'P', 'O']
+    >>> [step.name for step in t.steps[3:]]  # the first three make Q, K and V
+    ['bmm', 'mul', 'softmax', 'bmm']
+
+    Taught in :ref:`memory-trace`.
     """
     if device not in ("cuda", "cpu"):
         raise ValueError(f"device must be 'cuda' or 'cpu', got {device!r}")
@@ -154,6 +172,13 @@ def max_seq_len(
     Predicted, with the other sizes of ``w``: on CUDA by what PyTorch's allocator reserves, on the
     CPU by the peak. Found by bisection; what is reserved does not grow quite steadily with N, so a
     somewhat longer sequence may fit again. Raises ``ValueError`` if not even N = 1 fits.
+
+    >>> from attnmem import Workload, max_seq_len, standard_attention
+    >>> w = Workload(batch=1, heads=12, seq_len=1, head_dim=64, dtype="float16")
+    >>> max_seq_len(standard_attention, w, memory_bytes=80 * 2**30)
+    42239
+
+    Taught in :ref:`memory-limit`.
     """
 
     def need(n: int) -> int:

@@ -13,6 +13,14 @@ class Workload:
 
     Raises ``ValueError`` for a size that is not a positive integer, and for a ``dtype`` that
     is unknown or not floating-point.
+
+    >>> w = Workload(batch=1, heads=12, seq_len=512, head_dim=64, dtype="float16")
+    >>> w.head_elements, w.score_elements
+    (393216, 3145728)
+    >>> w.head_bytes, w.score_bytes
+    (786432, 6291456)
+
+    Taught in :ref:`memory-bytes`.
     """
 
     batch: int
@@ -55,18 +63,30 @@ class Workload:
 
     @property
     def score_bytes(self) -> int:
-        """The bytes of one of S, P: B·H·N²·e."""
+        """S: the bytes of one of S, P: B·H·N²·e."""
         return self.score_elements * self.element_bytes
 
 
 def shape_text(tensor: torch.Tensor) -> str:
-    """A tensor's dtype and shape in the book's notation, such as ``f16[1, 12, 512, 64]``."""
+    """A tensor's dtype and shape in the book's notation.
+
+    >>> shape_text(torch.empty(1, 12, 512, 64, dtype=torch.bfloat16))
+    'bf16[1, 12, 512, 64]'
+
+    Taught in :ref:`attention-steps`.
+    """
     kind = dtype_name(tensor.dtype).replace("float", "f")
     return f"{kind}{list(tensor.shape)}"
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """The name of a dtype as :class:`Workload` takes it, such as ``"float16"``."""
+    """The name of a dtype as :class:`Workload` takes it.
+
+    >>> dtype_name(torch.bfloat16)
+    'bfloat16'
+
+    Used in :ref:`memory-bytes`, where a workload is given its dtype.
+    """
     return str(dtype).removeprefix("torch.")
 
 

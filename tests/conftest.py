@@ -1,8 +1,10 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from filelock import FileLock
@@ -10,6 +12,32 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "book" / "en").glob("*.md"))
+CHAPTERS = (
+    "attention",
+    "memory",
+    "measurement",
+    "intensity",
+    "roofline",
+    "training",
+    "published",
+    "summary",
+)
+
+
+class Cell(NamedTuple):
+    """A code cell of a page."""
+
+    tags: str
+    code: str
+
+
+def cells(text: str) -> list[Cell]:
+    """The code cells in the text of a page, or of a part of it."""
+    found = re.findall(
+        r"^```\{code-cell\} python3\n(:tags: \[(.*?)\]\n)?(.*?)^```$", text, re.M | re.S
+    )
+    return [Cell(tags, code) for _, tags, code in found]
+
 
 # Some properties run attention: a slow machine is not a defect, and CI must not be a lottery.
 settings.register_profile("project", deadline=None, derandomize=True)

@@ -116,8 +116,9 @@ def test_figures_are_visible_and_described(visit, name):
         assert len(image.get_attribute("alt") or "") > 60, image.get_attribute("src")
         assert image.evaluate("i => i.complete && i.naturalWidth > 0")
         assert image.bounding_box()["width"] > 300
-    figures = {"memory": 3, "roofline": 3}
+    figures = {"memory": 3, "roofline": 3, "training": 2}
     figures |= dict.fromkeys(("setup", "measurement", "published", "summary", "status"), 0)
+    figures |= dict.fromkeys(("notation", "glossary", "api", "bibliography"), 0)
     assert page.locator("article figure img").count() == figures.get(name, 1)
 
 
@@ -155,9 +156,10 @@ def test_dark_mode_can_be_chosen(visit):
 
 def test_pages_have_a_sidebar_contents_and_neighbours(visit):
     page = visit("memory").page
-    assert page.locator(".sidebar-tree a").all_inner_texts()[:2] == [
+    assert page.locator(".sidebar-tree a").all_inner_texts()[:3] == [
         "Setup",
-        "Standard attention",
+        "Notation",
+        "1. Standard attention",
     ]
     assert "The peak" in page.locator(".toc-tree").inner_text()
     assert "Measurement" in page.locator("a.next-page").inner_text()

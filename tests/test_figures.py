@@ -24,6 +24,7 @@ SQUARE = torch.arange(16.0).view(4, 4)
         lambda: figures.peaks(RUNS, [CARD]),
         lambda: speed_figures.intensities(W, [512, 1024], [64, 128], [CARD]),
         lambda: figures.timeline(trace(standard_attention, W, training=True)),
+        lambda: figures.live({"one": trace(standard_attention, W, training=True)}),
         lambda: figures.stacks({"inference": alive_at_peak(W)}),
     ],
 )

@@ -1,0 +1,56 @@
+"""Checks that tell a reader what is wrong with an answer; the exercises stand in the chapters."""
+
+import difflib
+from typing import Any
+
+from attnmem.exercises import (
+    attention,
+    intensity,
+    measurement,
+    memory,
+    published,
+    roofline,
+    summary,
+    training,
+)
+from attnmem.exercises.kinds import Exercise
+from attnmem.exercises.verdict import NO_ANSWER, Verdict
+
+CHAPTERS = (attention, memory, measurement, intensity, roofline, training, published, summary)
+EXERCISES: dict[str, Exercise] = {
+    f"{chapter.__name__.rpartition('.')[2]}-{number}": exercise
+    for chapter in CHAPTERS
+    for number, exercise in enumerate(chapter.EXERCISES, start=1)
+}
+
+
+def judge(name: str, answer: Any) -> Verdict:
+    """Whether ``answer`` solves the exercise called ``name``, such as ``"memory-3"``, and why.
+
+    ``answer`` is what the exercise asks for: a number, a word, or a function. Its dots, ``...``,
+    are no answer yet. Raises ``LookupError``, with near misses, for an unknown ``name``; whatever a
+    function that is the answer raises is passed on.
+
+    >>> judge("memory-1", 4.2).message
+    'too small, by a factor of 1.023'
+
+    Used in :doc:`/index`.
+    """
+    if name not in EXERCISES:
+        near = difflib.get_close_matches(name, EXERCISES, cutoff=0.5) or EXERCISES
+        raise LookupError(f"no exercise {name!r}; did you mean {' or '.join(near)}?")
+    if answer is ...:
+        return Verdict(False, NO_ANSWER)
+    return EXERCISES[name].judge(answer)
+
+
+def check(name: str, answer: Any) -> None:
+    """Print whether ``answer`` solves the exercise called ``name``. See :func:`judge`.
+
+    >>> check("memory-1", ...)
+    memory-1: not yet: no answer yet: put yours in place of the dots
+
+    Used in :doc:`/index`.
+    """
+    passed, message = judge(name, answer)
+    print(f"{name}: {'pass' if passed else 'not yet'}: {message}")

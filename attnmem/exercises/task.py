@@ -1,0 +1,122 @@
+"""The exercises that ask for a program: what it gives, what it needs, what it moves."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from attnmem.attention import Program
+from attnmem.exercises.verdict import NO_ANSWER, Verdict, kind_of
+from attnmem.trace import trace
+from attnmem.workload import Workload
+
+# Answers that are functions are tried on these: no two sizes are equal, and e is 2, 4 and 8.
+WORKLOADS = tuple(
+    Workload(batch=b, heads=h, seq_len=n, head_dim=d, dtype=dtype)
+    for b, h, n, d, dtype in (
+        (1, 12, 4096, 64, torch.float16),
+        (3, 5, 777, 40, torch.bfloat16),
+        (2, 7, 320, 96, torch.float32),
+        (5, 3, 101, 48, torch.float64),
+    )
+)
+
+# Outputs are compared on this.
+SMALL = Workload(batch=2, heads=3, seq_len=24, head_dim=8, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A program ``fn(q, k, v)`` is asked for: what it gives, what it needs, what it moves.
+
+    ``output`` is what O must be, by default attention's. ``peak`` and ``moved`` are what the
+    reference needs, in bytes; an answer passes with a peak of at most ``limit`` of the reference's.
+    ``mistakes``: what to say to a program with the output of this one. ``at`` is where memory and
+    traffic are predicted, on CUDA; outputs are compared on ``small``, on the CPU in 64 bit. With
+    ``training``, so are the gradients of Q, K and V for some dO, and mistakes are known by both.
+    ``by_hand``: PyTorch's own attention is no answer.
+
+    Used in :doc:`/index`.
+    """
+
+    peak: Callable[[Workload], int]
+    moved: Callable[[Workload], int]
+    output: Program | None = None
+    mistakes: Mapping[str, Program] = field(default_factory=dict)
+    training: bool = False
+    limit: float = 1.0
+    advice: str = "look at trace(fn, w).at_peak"
+    at: Workload = WORKLOADS[0]
+    small: Workload = SMALL
+    by_hand: bool = True
+
+    def judge(self, answer: Any) -> Verdict:
+        """Compare the output, then peak and traffic with the reference's."""
+        if not callable(answer):
+            return Verdict(False, f"expected a function of q, k, v, got {kind_of(answer)}")
+        generator = torch.Generator().manual_seed(0)
+        q, k, v = torch.randn(3, *self.small.shape, dtype=torch.float64, generator=generator)
+        for x in (q, k, v):
+            x.requires_grad_(self.training)
+        wanted = (self.output or F.scaled_dot_product_attention)(q, k, v)
+        given = _output(answer(q, k, v))
+        if given is ...:
+            return Verdict(False, NO_ANSWER)
+        if not isinstance(given, torch.Tensor):
+            return Verdict(False, f"it must return O, a tensor, and returned {kind_of(given)}")
+        if given.shape != wanted.shape:
+            shapes = f"{list(given.shape)} instead of {list(wanted.shape)}"
+            return Verdict(False, f"O has the shape {shapes}")
+        if self.training and not given.requires_grad:
+            return Verdict(False, "autograd can't go back from O: nothing of it needs a gradient")
+
+        do = torch.randn(wanted.shape, dtype=wanted.dtype, generator=generator)
+
+        def all_of(o: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"O": o} | (_gradients(o, (q, k, v), do) if self.training else {})
+
+        mine, right = all_of(given), all_of(wanted)
+        wrong = [name for name in right if not _close(mine[name], right[name])]
+        if wrong:
+            for message, program in self.mistakes.items():
+                same = all_of(_output(program(q, k, v)))
+                if all(_close(mine[name], same[name]) for name in mine):
+                    return Verdict(False, message)
+            off = (mine[wrong[0]] - right[wrong[0]]).abs().max().item()
+            what = "O is not right" if "O" in wrong else f"O is right, but {', '.join(wrong)} not"
+            return Verdict(False, f"{what}: some entry is off by {off:.2g}")
+        t = trace(answer, self.at, self.training)
+        if self.by_hand and any(s.name.startswith("scaled_dot_product") for s in t.steps):
+            return Verdict(False, "that is PyTorch's own attention: here you write it yourself")
+        made = ("randn", "randn_like")
+        moved = sum(step.bytes_moved for step in t.steps if step.name not in made)
+        score = [
+            f"peak {t.peak_bytes:,} B (reference {self.peak(self.at):,} B)",
+            f"moved {moved:,} B (reference {self.moved(self.at):,} B)",
+        ]
+        if t.peak_bytes > self.limit * self.peak(self.at):
+            alive = f"Alive at your peak: {', '.join(t.at_peak)}; {self.advice}"
+            return Verdict(False, f"O is right, but {', '.join(score)}. {alive}")
+        return Verdict(True, "\n".join(["O is right", *score]))
+
+
+def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    # In 64 bit, two ways to compute attention on a few small numbers differ by some 1e-15.
+    # A mistake that gives nan is known by where it does.
+    return a.shape == b.shape and torch.allclose(
+        a.double(), b.double(), rtol=1e-9, atol=1e-9, equal_nan=True
+    )
+
+
+def _gradients(
+    o: torch.Tensor, inputs: Sequence[torch.Tensor], do: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """The gradients of Q, K and V; zeros where O does not depend on an input."""
+    found = torch.autograd.grad(o, inputs, do, materialize_grads=True)
+    return dict(zip(("dQ", "dK", "dV"), found, strict=True))
+
+
+def _output(result: Any) -> Any:
+    return result[0] if isinstance(result, tuple) and result else result

@@ -1,0 +1,64 @@
+"""What is said to an answer."""
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+NO_ANSWER = "no answer yet: put yours in place of the dots"
+
+# Readers round to three digits. 1 MB and 1 MiB are ten times farther apart than that.
+TOLERANCE = 0.005
+
+UNITS = {
+    "1 kB is 1000 bytes, 1 KiB is 1024": 1.024,
+    "1 MB is 10⁶ bytes, 1 MiB is 2²⁰": 1.024**2,
+    "1 GB is 10⁹ bytes, 1 GiB is 2³⁰": 1.024**3,
+    "look at the unit that is asked for, one step of k, M, G away": 1000,
+    "look at the unit that is asked for, two steps of k, M, G away": 10**6,
+    "look at the unit that is asked for, three steps of k, M, G away": 10**9,
+    "a byte has 8 bits": 8,
+}
+
+
+class Verdict(NamedTuple):
+    """Whether an answer is right, and what there is to say about it.
+
+    Used in :doc:`/index`.
+    """
+
+    passed: bool
+    message: str
+
+
+def kind_of(answer: Any) -> str:
+    """What an answer is, where it should be something else.
+
+    >>> kind_of("4 GB"), kind_of(len)
+    ("str '4 GB'", 'a function')
+
+    Used in :doc:`/index`.
+    """
+    if inspect.isroutine(answer):
+        return "a function"
+    text = repr(answer)
+    return f"{type(answer).__name__} {text}" if len(text) < 40 else type(answer).__name__
+
+
+def off_by(answer: float, right: float, factors: Mapping[str, float] | None = None) -> str:
+    """How far an answer is off: by a factor that has a name, if there is one in ``factors``.
+
+    >>> off_by(24, 2, {"the number of heads": 12})
+    'too large by a factor of 12: the number of heads'
+
+    Used in :doc:`/index`.
+    """
+    if answer <= 0 or right <= 0:
+        return f"{answer:g} is not right"
+    way, ratio = ("too large", answer / right) if answer > right else ("too small", right / answer)
+    for name, factor in {**(factors or {}), **UNITS}.items():
+        if factor > 1 and math.isclose(ratio, factor, rel_tol=TOLERANCE / 5):
+            return f"{way} by a factor of {factor:.4g}: {name}"
+    if ratio < 1.01:
+        return f"{way}, by {abs(answer - right):.4g}"
+    return f"{way}, by a factor of {ratio:.4g}"
