@@ -4,8 +4,10 @@
 (1184.0, 80.0)
 >>> round(traffic(), 2), round(products(6, heads=1) + pointwise(), 1)
 (40.27, 66.6)
->>> score_matrices(1, 2**12, unit=MIB), kv_cache(layers=32, kv_heads=8, head_dim=128, tokens=1)
-(64.0, 131072)
+>>> score_matrices(1, 2**12, unit=MIB)
+64.0
+>>> kv_cache(layers=32, kv_heads=8, head_dim=128, tokens=1)
+131072
 
 Shown in :doc:`/published`.
 """
@@ -33,7 +35,8 @@ GPT2_MEDIUM = Workload(batch=64, heads=16, seq_len=1024, head_dim=64, dtype=torc
 def traffic() -> float:
     """GB that the steps of a forward and a backward pass move, as traced: 18S + 12X.
 
-    Without what makes the inputs and dO, and without the copy that puts dK into the order of K.
+    Without what makes the inputs and dO, and without the copy of dK that is laid
+    out like K.
 
     Shown in :ref:`published-flash` and :ref:`published-case`.
     """
@@ -63,7 +66,7 @@ GPT3, MT_NLG = (96, 2048, 12288), (128, 2048, 20480)  # heads a, length s, hidde
 
 
 def score_terms(a: int, s: int, h: int) -> float:
-    """5as/h of the sbh(34 + 5as/h) bytes that a layer keeps, in 16 bit and with dropout.
+    """5as/h of the sbh(34 + 5as/h) bytes that a layer keeps; 16 bit, dropout.
 
     ``a`` heads, ``s`` tokens, hidden size ``h``.
 
