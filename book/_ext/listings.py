@@ -7,7 +7,9 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
-SECTION = re.compile(r"\n *\n *(?:Taught|Shown|Used) in\s+:[^\n]*(?:\n +and :[^\n]*)?(?=\n)")
+SECTION = re.compile(
+    r"(?:\s*\n *| )(?:Taught|Shown|Used) in\s+(?::[a-z]+:`[^`]+`,?\s*(?:and\s+)?)+\.(?=\s|\"{3})"
+)
 ROLE = re.compile(r":[a-z:]+:`~?(?:[\w.]+\.)?([\w/-]+)`")
 
 

@@ -170,7 +170,7 @@ def write(app: Sphinx, failed: Exception | None) -> None:
 def downloads(app: Sphinx) -> list[str]:
     """The pages that have cells which a reader sees, in the order of the book."""
     seen = re.compile(r"^```\{code-cell\} python3\n(?!:tags: \[remove-cell\])", re.M)
-    names = app.env.toctree_includes[app.config.root_doc]
+    names = app.env.toctree_includes.get(app.config.root_doc, [])
     return [name for name in names if seen.search(Path(app.env.doc2path(name)).read_text())]
 
 
