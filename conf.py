@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import attnmem
-from attnmem.provenance import provenance
+from attnmem.measurement.device import provenance
 
 PACKAGE = Path(attnmem.__file__).parent
 sys.path.insert(0, str(Path(__file__).parent / "book" / "_ext"))
@@ -24,7 +24,7 @@ def execution_key() -> str:
         f"{found.name}=={found.version}" for found in importlib.metadata.distributions()
     )
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")) + sorted(PACKAGE.rglob("*.json")):
+    for path in sorted(p for p in PACKAGE.rglob("*") if p.suffix in (".py", ".json", ".toml")):
         digest.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
     digest.update("\n".join([platform.python_version(), *versions]).encode())
     digest.update(f"{here.device} {here.memory_bytes} {here.driver}".encode())

@@ -1,8 +1,8 @@
 """Predict and measure the memory of attention: the instrument that the book is built on."""
 
-from attnmem.attention import standard_attention
-from attnmem.measure import Measurement, measure
-from attnmem.trace import Trace, max_seq_len, trace
+from attnmem.measurement.memory import Measurement, measure
+from attnmem.prediction.trace import Trace, max_seq_len, trace
+from attnmem.programs import standard_attention
 from attnmem.workload import Workload
 
 __version__ = "0.1.0"

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from attnmem.attention import Program, standard_attention
-from attnmem.grid import grid, speed_grid
-from attnmem.provenance import find_device, provenance
-from attnmem.records import PACKAGE, make_record
-from attnmem.trace import max_seq_len, trace
+from attnmem.measurement.device import provenance, resolve_device
+from attnmem.measurement.grid import grid, speed_grid
+from attnmem.measurement.records import PACKAGE, make_record
+from attnmem.prediction.trace import max_seq_len, trace
+from attnmem.programs import Program, standard_attention
 from attnmem.workload import Workload
 
 app = typer.Typer(
@@ -33,7 +33,7 @@ Training = Annotated[bool, typer.Option("--training", help="Forward and backward
 Device = Annotated[str, typer.Option(help="Whose kernels to predict: cuda or cpu.")]
 ProgramName = Annotated[
     str,
-    typer.Option("--program", help="A function of attnmem.attention, or module:function."),
+    typer.Option("--program", help="A function of attnmem.programs, or module:function."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -103,7 +103,7 @@ def measure_command(
     ] = None,
 ) -> None:
     """Measure the book's grid on a GPU and record it, with its provenance, as JSON."""
-    found = _checked(find_device, device)
+    found = _checked(resolve_device, device)
     name = provenance(found).device.lower().replace(" ", "-")
     output = output or PACKAGE / "data" / f"{name}.json"
     record = make_record(
@@ -132,7 +132,7 @@ def _checked(function: Any, *args: Any, **options: Any) -> Any:
 def _program(name: str) -> Program:
     module, _, function = name.rpartition(":")
     try:
-        found = getattr(importlib.import_module(module or "attnmem.attention"), function)
+        found = getattr(importlib.import_module(module or "attnmem.programs"), function)
     except (ImportError, AttributeError) as error:
         raise typer.BadParameter(f"no program {name!r}: {error}") from None
     if not callable(found):

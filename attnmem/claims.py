@@ -1,14 +1,11 @@
-"""Numbers about attention that others printed, and where: ``CLAIMS``.
-
-Shown in :doc:`/published`.
-"""
+"""Numbers about attention that others printed, and where: ``CLAIMS``."""
 
 from functools import partial
 
 import torch
 
 from attnmem import recomputed
-from attnmem.memory import cublas_workspace
+from attnmem.prediction.allocator import cublas_workspace
 from attnmem.published import Claim
 from attnmem.recomputed import GIB, GPT3, MIB, MT_NLG
 

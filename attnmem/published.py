@@ -1,7 +1,4 @@
-"""A number that somebody printed, beside the same number computed.
-
-Taught in :ref:`published-verdicts`.
-"""
+"""A number that somebody printed, beside the same number computed."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,8 +20,6 @@ class Claim:
     'matches'
     >>> Claim(size, *source, 8.0, 0.1, "MB", lambda: 2048**2 * 2 / 1e6).verdict
     'unexplained'
-
-    Taught in :ref:`published-verdicts`.
     """
 
     what: str
@@ -64,8 +59,6 @@ def rows(claims: Iterable[Claim], source: str) -> list[dict[str, str]]:
     >>> row = rows(CLAIMS, "Kwon et al. 2023")[0]
     >>> row["printed"], row["computed"], row["verdict"]
     ('800 KiB (printed as KB)', '800', 'matches')
-
-    Used in :ref:`published-flash`.
     """
     found = [claim for claim in claims if claim.source.startswith(source)]
     if not found:

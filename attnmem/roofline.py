@@ -1,12 +1,10 @@
-"""The work of each step of standard attention, and what an accelerator allows.
+"""What holds a step up: the limits of an accelerator, its ridge point, measured ceilings."""
 
-Taught in :doc:`/intensity`, and against measured ceilings in :doc:`/roofline`.
-"""
+from dataclasses import dataclass, field
 
-from attnmem.devices import Accelerator
-from attnmem.speed import Ceilings
-from attnmem.steps import SOFTMAX_OPS, Step
-from attnmem.workload import Workload, dtype_name
+from attnmem.catalog.accelerators import Accelerator
+from attnmem.timeline import Step
+from attnmem.workload import dtype_name
 
 #: From what share of a limit on we say that a step is limited by it, and not by its kernel: by
 #: convention, since the shares of real steps lie everywhere between a quarter and one.
@@ -17,44 +15,50 @@ NEAR = 2 / 3
 CACHED = 1.1
 
 
-def standard_steps(w: Workload) -> tuple[Step, ...]:
-    """The forward steps of ``standard_attention`` in order, one per operation of PyTorch.
+@dataclass(frozen=True)
+class Ceilings:
+    """How fast a device was at what it should be fast at.
 
-    They are QKᵀ, scale, softmax and PV, without a mask. Each reads its inputs and writes its output
-    once; K and V have as many heads as Q. Together they move 6S + 4X bytes.
+    ``bandwidth``: of arrays of so many bytes, read and written together, the bytes per second of
+    the fastest of copy, triad, fill and sum. ``matmul``: dtype name -> FLOP/s of the fastest of
+    some large matrix products of random numbers. ``launch``: seconds from one tiny matrix product
+    to the next. ``largest``: the bytes per second of copy, triad, fill and sum, by name, on the
+    largest arrays. ``clock``: dtype name -> cycles per second of a GPU's multiprocessors while that
+    fastest product runs; empty on a CPU.
 
-    >>> from attnmem import Workload
-    >>> w = Workload(batch=1, heads=12, seq_len=512, head_dim=64, dtype="float16")
-    >>> [(step.name, step.intensity) for step in standard_steps(w)]
-    [('QKᵀ', 51.2), ('scale', 0.25), ('softmax', 1.25), ('PV', 51.2)]
-
-    Taught in :ref:`intensity-qk` and :ref:`intensity-steps`.
+    >>> largest = {"copy": 3e12, "triad": 3e12, "fill": 3.3e12, "sum": 3.1e12}
+    >>> found = Ceilings({2**25: 4e12, 2**32: 3.3e12}, largest, {"float16": 7.6e14}, launch=1e-5)
+    >>> found.bandwidth_at(2**20), found.bandwidth_at(2**30)
+    (4000000000000.0, 3300000000000.0)
     """
-    x, s, entries = w.head_bytes, w.score_bytes, w.score_elements
-    matmul = 2 * entries * w.head_dim  # one multiplication and one addition per term
-    return tuple(
-        Step(name, flops, read, written, matrix, w.dtype, special)
-        for name, flops, read, written, matrix, special in (
-            ("QKᵀ", matmul, 2 * x, s, True, 0),
-            ("scale", entries, s, s, False, 0),
-            ("softmax", SOFTMAX_OPS * entries, s, s, False, entries),
-            ("PV", matmul, s + x, x, True, 0),
-        )
-    )
+
+    bandwidth: dict[int, float]
+    largest: dict[str, float]
+    matmul: dict[str, float]
+    launch: float
+    clock: dict[str, float] = field(default_factory=dict)
+
+    def bandwidth_at(self, size: int) -> float:
+        """Bytes per second for ``size`` bytes, which caches may hold.
+
+        The best of the next size up that was measured and of all larger ones.
+        """
+        fitting = [n for n in self.bandwidth if n >= size] or [max(self.bandwidth)]
+        return max(self.bandwidth[n] for n in self.bandwidth if n >= min(fitting))
 
 
-def balance(accelerator: Accelerator, *, matrix: bool) -> float:
-    """The balance point in FLOPs per byte: peak arithmetic over memory bandwidth.
+def ridge_point(accelerator: Accelerator, *, matrix: bool) -> float:
+    """The ridge point in FLOPs per byte: peak arithmetic over memory bandwidth.
 
     With ``matrix`` the peak is that of the matrix units on 16-bit inputs, else that of the
     vector units in 32 bit. Raises ``ValueError`` where the data sheet has no such rate. Source:
     Williams, Waterman, Patterson 2009, doi 10.1145/1498765.1498785 (there: ridge point).
 
-    >>> from attnmem.devices import find
-    >>> round(balance(find("H100 SXM"), matrix=True)), round(balance(find("A10"), matrix=False))
-    (295, 52)
-
-    Taught in :ref:`intensity-balance`.
+    >>> from attnmem.catalog import accelerator
+    >>> round(ridge_point(accelerator("H100 SXM"), matrix=True))
+    295
+    >>> round(ridge_point(accelerator("A10"), matrix=False))
+    52
     """
     peak = accelerator.peak_flops(matrix=matrix)
     if peak is None:
@@ -72,8 +76,6 @@ def limits(step: Step, accelerator: Accelerator) -> dict[str, float]:
 
     Raises ``ValueError`` for a matrix product that writes a dtype of 8 or 64 bits, whose rate is
     not listed.
-
-    Taught in :ref:`intensity-roofline` and :ref:`intensity-traffic`.
     """
     bits = 8 * step.dtype.itemsize
     parts = {
@@ -88,12 +90,11 @@ def bound(step: Step, accelerator: Accelerator) -> str:
     """Which part takes longest: a key of :func:`limits`, which raises what this raises.
 
     >>> from attnmem import Workload
-    >>> from attnmem.devices import find
+    >>> from attnmem.catalog import accelerator
+    >>> from attnmem.formulas import standard_steps
     >>> w = Workload(batch=1, heads=12, seq_len=8192, head_dim=128, dtype="float16")
-    >>> [bound(step, find("RTX 3090")) for step in standard_steps(w)]
+    >>> [bound(step, accelerator("RTX 3090")) for step in standard_steps(w)]
     ['compute', 'memory', 'memory', 'compute']
-
-    Taught in :ref:`intensity-bound`.
     """
     found = limits(step, accelerator)
     return max(found, key=lambda part: found[part])
@@ -105,12 +106,12 @@ def attainable_seconds(step: Step, accelerator: Accelerator) -> float:
     Raises what :func:`limits` raises.
 
     >>> from attnmem import Workload
-    >>> from attnmem.devices import find
+    >>> from attnmem.catalog import accelerator
+    >>> from attnmem.formulas import standard_steps
     >>> w = Workload(batch=1, heads=12, seq_len=8192, head_dim=64, dtype="float16")
-    >>> [f"{1e3 * attainable_seconds(step, find('H100 SXM')):.2f} ms" for step in standard_steps(w)]
+    >>> h100 = accelerator("H100 SXM")
+    >>> [f"{1e3 * attainable_seconds(step, h100):.2f} ms" for step in standard_steps(w)]
     ['0.49 ms', '0.96 ms', '0.96 ms', '0.49 ms']
-
-    Taught in :ref:`intensity-traffic`.
     """
     return max(limits(step, accelerator).values())
 
@@ -123,8 +124,6 @@ def measured_roof(step: Step, ceilings: Ceilings) -> tuple[str, float]:
     arithmetic than matrix products has no measured ceiling.
 
     Raises ``KeyError`` for a matrix product in a dtype whose rate ``ceilings`` does not have.
-
-    Taught in :doc:`/roofline`.
     """
     bandwidth = ceilings.bandwidth_at(step.bytes_moved)
     if bandwidth > CACHED * max(ceilings.largest.values()):
@@ -141,20 +140,16 @@ def share_of_roof(step: Step, seconds: float, ceilings: Ceilings) -> float:
     """What share of its :func:`measured_roof` a step reaches that takes ``seconds``.
 
     1 is the roof itself. Raises what :func:`measured_roof` raises.
-
-    Taught in :doc:`/roofline`.
     """
     return measured_roof(step, ceilings)[1] / seconds
 
 
-def verdict(step: Step, seconds: float, ceilings: Ceilings) -> str:
+def limited_by(step: Step, seconds: float, ceilings: Ceilings) -> str:
     """What limits a step that takes ``seconds``: a roof, ``"launches"``, or its ``"kernel"``.
 
     Two times are compared: the least time that its roof allows, and that of a launch. If the longer
     of them is at least :data:`NEAR` of the measured time, it is the limit; else the kernel is.
     Raises what :func:`measured_roof` raises.
-
-    Taught in :doc:`/roofline`.
     """
     roof, least = measured_roof(step, ceilings)
     if max(least, ceilings.launch) < NEAR * seconds:

@@ -19,8 +19,6 @@ class Workload:
     (393216, 3145728)
     >>> w.head_bytes, w.score_bytes
     (786432, 6291456)
-
-    Taught in :ref:`memory-bytes`.
     """
 
     batch: int
@@ -67,13 +65,21 @@ class Workload:
         return self.score_elements * self.element_bytes
 
 
+def ceil_div(size: int, part: int) -> int:
+    """How many parts cover ``size``: the quotient, rounded up."""
+    return -(-size // part)
+
+
+def round_up(size: int, multiple: int) -> int:
+    """``size``, rounded up to a multiple."""
+    return ceil_div(size, multiple) * multiple
+
+
 def shape_text(tensor: torch.Tensor) -> str:
     """A tensor's dtype and shape in the book's notation.
 
     >>> shape_text(torch.empty(1, 12, 512, 64, dtype=torch.bfloat16))
     'bf16[1, 12, 512, 64]'
-
-    Taught in :ref:`attention-steps`.
     """
     kind = dtype_name(tensor.dtype).replace("float", "f")
     return f"{kind}{list(tensor.shape)}"
@@ -84,8 +90,6 @@ def dtype_name(dtype: torch.dtype) -> str:
 
     >>> dtype_name(torch.bfloat16)
     'bfloat16'
-
-    Used in :ref:`memory-bytes`, where a workload is given its dtype.
     """
     return str(dtype).removeprefix("torch.")
 

@@ -14,9 +14,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from attnmem import Measurement, trace
-from attnmem.attention import PROGRAMS, run
-from attnmem.records import load
-from attnmem.tables import Table
+from attnmem.lessons.table import Table
+from attnmem.measurement.records import load
+from attnmem.programs import PROGRAMS, run
 
 BY_NAME = {program.__name__: program for program in PROGRAMS}
 

@@ -92,7 +92,7 @@ def small_book(tmp_path: Path) -> Book:
         page.unlink()
     (book.pages / "index.md").write_text(
         "---\nfile_format: mystnb\nkernelspec:\n  name: python3\n---\n\n# A page\n\nSome prose.\n\n"
-        "```{code-cell} python3\nfrom attnmem.steps import SOFTMAX_OPS\n\n"
+        "```{code-cell} python3\nfrom attnmem.timeline import SOFTMAX_OPS\n\n"
         'print("operations:", SOFTMAX_OPS)\n```\n'
     )
     return book

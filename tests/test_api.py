@@ -9,7 +9,7 @@ import pytest
 from conftest import CHAPTERS, ROOT
 
 import attnmem
-from attnmem.attention import PROGRAMS
+from attnmem.programs import PROGRAMS
 
 MODULES = sorted(
     module.name

@@ -9,7 +9,7 @@ import sys
 from conftest import ROOT
 
 from attnmem import Workload
-from attnmem.memory import peak_bytes
+from attnmem.formulas import peak_bytes
 
 SESSIONS = {"docs", "docs-live", "tests", "lint", "measure", "bench", "wheels", "clean"}
 
@@ -81,7 +81,7 @@ def test_a_peak_is_predicted_from_a_shell():
     shape = Workload(batch=1, heads=12, seq_len=4096, head_dim=64, dtype="float16")
     assert f"{peak_bytes(shape, training=True):,}" in done.stdout
 
-    own = ["--program", "attnmem.attention:one_liner", "--dtype", "float32"]
+    own = ["--program", "attnmem.programs:one_liner", "--dtype", "float32"]
     done = run("attnmem", "peak", "--seq-len", "64", "--json", "--device", "cpu", *own)
     answer = json.loads(done.stdout)
     assert answer["peak_bytes"] == sum(answer["at_peak"].values())

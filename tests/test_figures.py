@@ -3,15 +3,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attnmem import figures, speed_figures, standard_attention, trace
-from attnmem.devices import find
-from attnmem.memory import alive_at_peak
-from attnmem.records import load
-from attnmem.tables import Table
+from attnmem import figures, standard_attention, trace
+from attnmem.catalog import accelerator
+from attnmem.formulas import alive_at_peak
+from attnmem.lessons.table import Table
+from attnmem.measurement.records import load
 
 RUNS = [m for m in load().measurements if m.program == "standard_attention" and m.warm_up]
 W = RUNS[0].workload
-CARD = find("RTX 4090")
+CARD = accelerator("RTX 4090")
 SQUARE = torch.arange(16.0).view(4, 4)
 
 
@@ -22,8 +22,8 @@ SQUARE = torch.arange(16.0).view(4, 4)
         lambda: figures.memory_bars([W, replace(W, seq_len=1024)]),
         lambda: figures.memory_curves(W, [512, 1024, 65536], [CARD]),
         lambda: figures.peaks(RUNS, [CARD]),
-        lambda: speed_figures.intensities(W, [512, 1024], [64, 128], [CARD]),
-        lambda: figures.timeline(trace(standard_attention, W, training=True)),
+        lambda: figures.intensities(W, [512, 1024], [64, 128], [CARD]),
+        lambda: figures.lifetimes(trace(standard_attention, W, training=True)),
         lambda: figures.live({"one": trace(standard_attention, W, training=True)}),
         lambda: figures.stacks({"inference": alive_at_peak(W)}),
     ],
@@ -46,8 +46,9 @@ def test_peaks_shows_every_run():
 
 
 def test_a_table_is_html_in_a_notebook_and_text_in_a_terminal():
-    table = Table([{"card": "A", "bytes": "1,024"}, {"card": "<B>", "bytes": "−2"}])
-    assert repr(table).splitlines()[2:] == ["A         1,024", "<B>          −2"]
+    rows = [{"card": "A", "bytes": 1024, "ms": 2.5}, {"card": "<B>", "bytes": None, "ms": "–"}]
+    table = Table(rows, {"bytes": ",", "ms": "{:.2f} ms"})
+    assert repr(table).splitlines()[2:] == ["A         1,024  2.50 ms", "<B>           –        –"]
     html = table._repr_html_()
     assert "<th>card" in html
     assert "&lt;B&gt;" in html

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attnmem import Workload, measure, standard_attention
-from attnmem.provenance import find_device, provenance
+from attnmem.measurement.device import provenance, resolve_device
 
 W = Workload(batch=1, heads=2, seq_len=64, head_dim=16, dtype=torch.float32)
 
@@ -55,13 +55,13 @@ def test_a_gpu_that_is_not_there_is_named():
         ValueError, match=r"'cuda' is not on this machine.*0 CUDA devices.*use 'cpu'"
     ):
         measure(standard_attention, W, device="cuda")
-    assert find_device() == torch.device("cpu")
+    assert resolve_device() == torch.device("cpu")
 
 
 @pytest.mark.parametrize("device", ["tpu", "meta", "gpu", ""])
 def test_an_unknown_device_is_named(device):
     with pytest.raises(ValueError, match="device must be 'cuda', 'cuda:<index>' or 'cpu', got"):
-        find_device(device)
+        resolve_device(device)
 
 
 def test_provenance_names_the_machine():
@@ -75,7 +75,7 @@ def test_provenance_names_the_machine():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="measures a GPU")
 @pytest.mark.parametrize("training", [False, True])
 def test_a_gpu_agrees_with_the_formula_and_is_left_clean(training):
-    from attnmem.memory import peak_bytes
+    from attnmem.formulas import peak_bytes
 
     w = replace(W, seq_len=777, dtype=torch.float16)
     before = torch.cuda.memory_allocated()

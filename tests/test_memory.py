@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnmem import Workload, measure, standard_attention
-from attnmem.memory import alive_at_peak, peak_bytes, tensors
-from attnmem.records import load
+from attnmem.formulas import alive_at_peak, peak_bytes, tensors
+from attnmem.measurement.records import load
 
 WORKLOADS = st.builds(
     lambda batch, heads, head_dim, longer: Workload(

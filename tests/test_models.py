@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from attnmem import Workload
-from attnmem.models import MODELS, find
+from attnmem.catalog import MODELS, model
 
 WIDTHS = {  # as printed by the sources of the models
     "GPT-2 medium": 1024,
@@ -26,7 +26,7 @@ def test_heads_of_keys_serve_equally_many_heads_of_queries(model):
 
 def test_a_workload_is_one_layer_over_the_whole_context_unless_told_otherwise():
     whole = Workload(batch=1, heads=32, seq_len=131072, head_dim=128, dtype=torch.bfloat16)
-    llama = find("Llama 3.1 8B")
+    llama = model("Llama 3.1 8B")
     assert llama.workload() == whole
     assert llama.workload(512, 2, torch.float32).shape == (2, 32, 512, 128)
     assert llama.workload(dtype=torch.float32).element_bytes == 4
@@ -35,7 +35,7 @@ def test_a_workload_is_one_layer_over_the_whole_context_unless_told_otherwise():
 
 
 def test_an_unknown_model_is_answered_with_near_ones():
-    with pytest.raises(LookupError, match=r"no model 'Llama 3' in attnmem\.models;.*Llama 3 8B"):
-        find("Llama 3")
+    with pytest.raises(LookupError, match=r"no model 'Llama 3' in .*catalog\.models;.*Llama 3 8B"):
+        model("Llama 3")
     with pytest.raises(LookupError, match="GPT-2 medium or GPT-3 175B or Llama 3 8B or"):
-        find("?")
+        model("?")

@@ -4,19 +4,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attnmem import Workload, records, standard_attention
-from attnmem.grid import Cell, grid
-from attnmem.records import load, make_record, measured, origin
+from attnmem import Workload, standard_attention
+from attnmem.measurement import records
+from attnmem.measurement.grid import Case, grid
+from attnmem.measurement.records import load, make_record, measured, origin
 
 W = Workload(batch=1, heads=1, seq_len=32, head_dim=8, dtype=torch.bfloat16)
 
 
 def test_a_record_survives_writing_and_reading(tmp_path):
-    cells = [Cell(standard_attention, W), Cell(standard_attention, W, training=True)]
+    cells = [Case(standard_attention, W), Case(standard_attention, W, training=True)]
     record = make_record(cells, "cpu")
     record.save(tmp_path / "new" / "cpu.json")
     assert load(tmp_path / "new" / "cpu.json") == record
-    assert record.find(standard_attention, W, training=True).training
+    assert record.measurement(standard_attention, W, training=True).training
     assert not record.stale
 
 
@@ -31,7 +32,7 @@ def test_a_cell_that_fails_is_noted_and_the_others_go_on(tmp_path):
     def broken(q, k, v):
         raise RuntimeError("a mistake in the program")
 
-    record = make_record([Cell(broken, W), Cell(standard_attention, W)], "cpu")
+    record = make_record([Case(broken, W), Case(standard_attention, W)], "cpu")
     assert [m.program for m in record.measurements] == ["standard_attention"]
     (failure,) = record.failures
     assert failure.rstrip().endswith("a mistake in the program")
@@ -39,9 +40,9 @@ def test_a_cell_that_fails_is_noted_and_the_others_go_on(tmp_path):
 
 def test_a_cell_that_is_not_there_is_named():
     with pytest.raises(LookupError, match=r"H100 .* no run of standard_attention with Workload\("):
-        load().find(standard_attention, W)
+        load().measurement(standard_attention, W)
     with pytest.raises(LookupError, match="training=True"):
-        load().find(standard_attention, replace(grid()[0].workload, heads=13), training=True)
+        load().measurement(standard_attention, replace(grid()[0].workload, heads=13), training=True)
 
 
 def test_the_shipped_record_is_a_complete_run_of_a_real_gpu():
@@ -51,7 +52,7 @@ def test_the_shipped_record_is_a_complete_run_of_a_real_gpu():
     assert record.provenance.driver
     assert record.failures == ()
     for cell in grid():
-        assert record.find(*cell).program == cell.program.__name__
+        assert record.measurement(*cell).program == cell.program.__name__
 
 
 def test_a_record_of_other_code_is_called_stale(tmp_path, monkeypatch):
@@ -67,20 +68,39 @@ def test_a_record_of_other_code_is_called_stale(tmp_path, monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tells what happens without a GPU")
 def test_without_a_gpu_a_page_shows_the_record_and_says_so():
     program, w, training, warm_up = grid()[0]
-    recorded = load().find(program, w, training, warm_up)
+    recorded = load().measurement(program, w, training, warm_up)
     assert measured(program, w, training, warm_up=warm_up) == recorded
     assert origin().startswith("recorded")
     assert str(load().provenance) in origin()
 
 
-def test_the_digest_follows_the_measuring_code(tmp_path, monkeypatch):
+def code_in(folder, change=lambda text: text):
     for name in records.MEASURING_CODE:
-        (tmp_path / name).write_bytes((records.PACKAGE / name).read_bytes())
-    before = records.code_digest()
-    monkeypatch.setattr(records, "PACKAGE", tmp_path)
-    assert records.code_digest() == before
-    (tmp_path / "measure.py").write_text("# other code")
-    assert records.code_digest() != before
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(change((records.PACKAGE / name).read_text()))
+    return records.code_digest(folder)
+
+
+def test_the_digest_follows_the_code_that_measures(tmp_path):
+    assert code_in(tmp_path) == records.code_digest()
+    assert code_in(tmp_path, lambda text: text + "\nMORE = 1\n") != records.code_digest()
+    changed = code_in(tmp_path, lambda text: text.replace("torch.randn(", "torch.zeros("))
+    assert changed != records.code_digest()
+
+
+def test_what_the_code_says_of_itself_does_not_make_a_record_stale(tmp_path):
+    def say(text):
+        return "# A comment.\nimport os\n\n" + text.replace('"""', '"""Well: ', 1)
+
+    assert code_in(tmp_path, say) == records.code_digest()
+
+
+def test_a_move_does_not_make_a_record_stale(tmp_path):
+    code_in(tmp_path)
+    last, first = (tmp_path / records.MEASURING_CODE[i] for i in (-1, 0))
+    first.write_text(last.read_text() + first.read_text())
+    last.write_text("")
+    assert records.code_digest(tmp_path) == records.code_digest()
 
 
 @pytest.mark.parametrize("path", records.RECORDS, ids=lambda path: path.stem)
@@ -88,14 +108,5 @@ def test_a_cold_start_adds_the_workspace_to_the_first_peak_and_nothing_else(path
     cold = [m for m in load(path).measurements if not m.warm_up]
     assert cold
     for m in cold:
-        warm = load(path).find(standard_attention, m.workload)
+        warm = load(path).measurement(standard_attention, m.workload)
         assert m.peak_bytes - warm.peak_bytes == warm.workspace_bytes
-
-
-def test_what_the_code_says_of_itself_does_not_make_a_record_stale(tmp_path, monkeypatch):
-    for name in records.MEASURING_CODE:
-        text = (records.PACKAGE / name).read_text()
-        (tmp_path / name).write_text("# A comment.\n\n" + text.replace('"""', '"""Well: ', 1))
-    before = records.code_digest()
-    monkeypatch.setattr(records, "PACKAGE", tmp_path)
-    assert records.code_digest() == before

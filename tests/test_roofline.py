@@ -7,18 +7,18 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnmem import Workload, standard_attention
-from attnmem.devices import ACCELERATORS, find, recognise
-from attnmem.records import RECORDS, load
+from attnmem.catalog import ACCELERATORS, accelerator, recognise
+from attnmem.formulas import standard_steps
+from attnmem.measurement.records import RECORDS, load
 from attnmem.roofline import (
+    Ceilings,
     attainable_seconds,
-    balance,
     bound,
+    limited_by,
     limits,
     measured_roof,
-    standard_steps,
-    verdict,
+    ridge_point,
 )
-from attnmem.speed import Ceilings
 
 SIZES = st.integers(1, 4096)
 W = Workload(batch=1, heads=12, seq_len=8192, head_dim=64, dtype=torch.float16)
@@ -59,13 +59,13 @@ def test_steps_move_what_they_read_and_write():
         ("L40S", 419),
     ],
 )
-def test_balance_points(name, point):
-    assert round(balance(find(name), matrix=True)) == point
+def test_ridge_points(name, point):
+    assert round(ridge_point(accelerator(name), matrix=True)) == point
 
 
-def test_a_step_on_either_side_of_the_balance_point():
+def test_a_step_on_either_side_of_the_ridge_point():
     small, large = (standard_steps(replace(W, head_dim=d))[0] for d in (64, 256))
-    a100 = find("A100 80 GB SXM4")
+    a100 = accelerator("A100 80 GB SXM4")
     assert (bound(small, a100), bound(large, a100)) == ("memory", "compute")
     assert attainable_seconds(small, a100) == small.bytes_moved / 2039e9
     assert attainable_seconds(large, a100) == large.flops / 312e12
@@ -87,7 +87,7 @@ def test_the_bound_is_the_longest_of_the_limits(n, d, card, dtype):
 def test_exponentials_have_a_roof_of_their_own():
     # FlashAttention-3 (arXiv 2407.08608), section 3.1: 3.9 TFLOP/s of special functions on an H100
     # SXM, and exponentials take about half the time of the matrix products at d = 128.
-    h100 = find("H100 SXM")
+    h100 = accelerator("H100 SXM")
     assert round(h100.special_rate / 1e12, 1) == 3.9
     qk, _, softmax, pv = standard_steps(replace(W, head_dim=128))
     products = sum(limits(step, h100)["compute"] for step in (qk, pv))
@@ -100,12 +100,12 @@ def test_verdicts_on_measured_steps():
     ceilings = Ceilings({2**25: 8e12, 2**32: 4e12}, largest, matmul={}, launch=1e-5)
     least = step.bytes_moved / 4e12
     assert measured_roof(step, ceilings) == ("memory", least)
-    assert verdict(step, least * 1.2, ceilings) == "memory"
-    assert verdict(step, least * 2, ceilings) == "kernel"
+    assert limited_by(step, least * 1.2, ceilings) == "memory"
+    assert limited_by(step, least * 2, ceilings) == "kernel"
     writes_slowly = replace(ceilings, largest=largest | {"fill": 2e12})
     assert measured_roof(step, writes_slowly) == ("memory", 1.5 * least)
     tiny = standard_steps(replace(W, seq_len=64))[1]
-    assert verdict(tiny, 1e-5, ceilings) == "launches"
+    assert limited_by(tiny, 1e-5, ceilings) == "launches"
     quick = replace(ceilings, launch=0)
     assert measured_roof(tiny, quick) == ("cache", tiny.bytes_moved / 8e12)
     product = standard_steps(replace(W, head_dim=256))[0]
@@ -120,9 +120,9 @@ def test_every_data_sheet_has_a_source():
 
 def test_an_unknown_accelerator_is_answered_with_near_ones():
     with pytest.raises(LookupError, match=r"no accelerator 'H100'.*H100 SXM"):
-        find("H100")
+        accelerator("H100")
     with pytest.raises(LookupError, match="V100 SXM2 16 GB or V100 SXM2 32 GB or T4"):
-        find("?")
+        accelerator("?")
 
 
 def test_a_device_is_recognised_by_the_name_that_pytorch_gives_it():
@@ -137,12 +137,12 @@ def test_a_device_is_recognised_by_the_name_that_pytorch_gives_it():
 def test_there_is_no_verdict_on_products_whose_rate_is_not_listed(dtype, bits):
     products = standard_steps(replace(W, dtype=dtype))[0]
     with pytest.raises(ValueError, match=f"bits must be 16 or 32 for matrix products, got {bits}"):
-        bound(products, find("H100 SXM"))
+        bound(products, accelerator("H100 SXM"))
 
 
 def test_a_rate_that_no_data_sheet_prints_is_not_guessed():
-    tpu = find("TPU v5e")
-    assert round(balance(tpu, matrix=True)) == 241
+    tpu = accelerator("TPU v5e")
+    assert round(ridge_point(tpu, matrix=True)) == 241
     with pytest.raises(ValueError, match="must have a vector rate, 'TPU v5e' has none"):
-        balance(tpu, matrix=False)
+        ridge_point(tpu, matrix=False)
     assert set(limits(standard_steps(W)[2], tpu)) == {"memory"}

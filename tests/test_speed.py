@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from attnmem import Workload, counters, records, standard_attention, trace
-from attnmem.attention import PROGRAMS, cudnn_sdpa, efficient_sdpa, flash_sdpa, run
-from attnmem.devices import recognise
-from attnmem.grid import Cell, speed_grid
-from attnmem.records import load, make_record
-from attnmem.roofline import measured_roof, verdict
-from attnmem.speed import Ceilings, ceilings, time_of, time_program, time_steps
+from attnmem import Workload, standard_attention, trace
+from attnmem.catalog.accelerators import recognise
+from attnmem.measurement import records, traffic
+from attnmem.measurement.grid import Case, speed_grid
+from attnmem.measurement.records import load, make_record
+from attnmem.measurement.timing import Ceilings, ceilings, time_of, time_program, time_steps
+from attnmem.programs import PROGRAMS, cudnn_sdpa, efficient_sdpa, flash_sdpa, run
+from attnmem.roofline import limited_by, measured_roof
 
 W = Workload(batch=1, heads=2, seq_len=64, head_dim=16, dtype=torch.float32)
 CPU = torch.device("cpu")
@@ -35,7 +36,7 @@ def test_a_cpu_times_the_steps_that_the_trace_predicts(name, training):
     program = BY_NAME[name]
     measured = time_steps(program, W, training, "cpu")
     predicted = trace(program, W, training, "cpu").steps
-    assert [(m.name, m.backward) for m in measured] == [(p.name, p.backward) for p in predicted]
+    assert [(m.name, m.stage) for m in measured] == [(p.name, p.stage) for p in predicted]
     for m in measured:
         assert 0 < m.time.low <= m.time.seconds <= m.time.high
         assert m.read is None
@@ -117,19 +118,19 @@ TABLE = """==PROF== Connected to process 1
 
 
 def test_kernels_belong_to_the_mark_before_them():
-    first, second = counters._by_mark(TABLE)
-    assert first == counters.Traffic(read=1003, written=24, kernels=["gemm", "reduce"])
-    assert second == counters.Traffic()
+    first, second = traffic._by_mark(TABLE)
+    assert first == traffic.Traffic(read=1003, written=24, kernels=["gemm", "reduce"])
+    assert second == traffic.Traffic()
 
 
 def test_what_multiprocessors_receive_is_counted_apart():
     head, *_ = TABLE.partition('"0","1"')
     rows = [("spin_kernel", 0), ("gemm", 70), ("reduce", 30)]
     table = head + "".join(
-        f'"{i}","1","{kernel}","{counters.RECEIVED}","byte","{size}"\n'
+        f'"{i}","1","{kernel}","{traffic.RECEIVED}","byte","{size}"\n'
         for i, (kernel, size) in enumerate(rows)
     )
-    (step,) = counters._by_mark(table)
+    (step,) = traffic._by_mark(table)
     assert (step.read, step.received) == (0, 100)
 
 
@@ -139,13 +140,13 @@ def test_a_table_that_is_none_is_named(monkeypatch, tmp_path):
     program.chmod(0o755)
     monkeypatch.setattr(shutil, "which", lambda name: str(program))
     with pytest.raises(RuntimeError, match="ncu printed no table that we know"):
-        counters.count_traffic([(standard_attention, W, False)])
+        traffic.count_traffic([(standard_attention, W, False)])
 
 
 def test_without_nsight_compute_a_record_has_times_alone(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(RuntimeError, match="ncu, NVIDIA Nsight Compute, must be on the PATH"):
-        counters.count_traffic([(standard_attention, W, False)])
+        traffic.count_traffic([(standard_attention, W, False)])
     with pytest.warns(UserWarning, match="bytes of the GPU's memory are not counted: ncu"):
         assert records._with_traffic(RECORD.runs[:1]) == RECORD.runs[:1]
 
@@ -158,7 +159,7 @@ def test_times_are_kept_when_counters_or_ceilings_fail(monkeypatch):
     with pytest.warns(UserWarning, match="not counted: a table without a head"):
         assert records._with_traffic(RECORD.runs[:1]) == RECORD.runs[:1]
     monkeypatch.setattr(records, "ceilings", broken)
-    record = make_record([], "cpu", timed=[Cell(standard_attention, W)])
+    record = make_record([], "cpu", timed=[Case(standard_attention, W)])
     assert (len(record.runs), record.ceilings) == (1, None)
     assert "a table without a head" in record.failures[0]
 
@@ -166,20 +167,20 @@ def test_times_are_kept_when_counters_or_ceilings_fail(monkeypatch):
 def test_a_record_of_times_survives_writing_and_reading(tmp_path, monkeypatch):
     made = Ceilings({2**20: 1.0}, {"copy": 1.0, "sum": 1.0, "fill": 1.0, "triad": 1.0}, {}, 1e-6)
     monkeypatch.setattr(records, "ceilings", lambda device: made)
-    cells = [Cell(standard_attention, W), Cell(standard_attention, W, training=True)]
+    cells = [Case(standard_attention, W), Case(standard_attention, W, training=True)]
     record = make_record([], "cpu", timed=cells)
     record.save(tmp_path / "cpu.json")
     assert load(tmp_path / "cpu.json") == record
-    assert record.run(standard_attention, W).whole.seconds > 0
-    assert record.run(standard_attention, W, training=True).whole is None
-    with pytest.raises(LookupError, match=r"no timed run of flash_sdpa .* attnmem\.grid"):
-        record.run(flash_sdpa, W)
+    assert record.timed(standard_attention, W).whole.seconds > 0
+    assert record.timed(standard_attention, W, training=True).whole is None
+    with pytest.raises(LookupError, match=r"no timed run of flash_sdpa .* \.grid"):
+        record.timed(flash_sdpa, W)
 
 
 @each_record
 def test_a_record_is_whole(path):
     for program, w, training, _ in speed_grid():
-        found = load(path).run(program, w, training)
+        found = load(path).timed(program, w, training)
         predicted = trace(program, w, training).steps
         assert [m.name for m in found.steps] == [p.name for p in predicted]
         assert all(m.kernels and m.read is not None for m in found.steps[3:])
@@ -226,7 +227,7 @@ def test_counted_bytes_are_the_predicted_ones_where_s_is_large(path):
 def test_operands_are_received_as_often_as_tiles_take_them():
     w = Workload(batch=1, heads=12, seq_len=16384, head_dim=64, dtype="float16")
     for d in (64, 128, 256):
-        found = RECORD.run(standard_attention, replace(w, head_dim=d))
+        found = RECORD.timed(standard_attention, replace(w, head_dim=d))
         (p, m) = steps_of(found)[0]
         assert "128x256" in m.kernels[0]
         taken = (w.seq_len / 256 + w.seq_len / 128) * found.workload.head_bytes
@@ -254,17 +255,17 @@ def test_no_step_beats_its_measured_roof(path):
             assert m.time.high >= 0.99 * least, (found.workload, p, m)
 
 
-def limited_by(step, **sizes):
+def verdict(step, **sizes):
     w = Workload(**{"batch": 1, "heads": 12, "seq_len": 8192, "head_dim": 64} | sizes)
-    (p, m) = steps_of(RECORD.run(standard_attention, w))[step]
-    return verdict(p, m.time.seconds, RECORD.ceilings)
+    (p, m) = steps_of(RECORD.timed(standard_attention, w))[step]
+    return limited_by(p, m.time.seconds, RECORD.ceilings)
 
 
 def test_verdicts_of_the_chapter():
     qk, scale, softmax, pv = range(4)
     half = {"dtype": "float16"}
-    assert {limited_by(step, **half) for step in (qk, scale, pv)} == {"memory"}
-    assert limited_by(softmax, **half) == "kernel"
-    assert limited_by(qk, head_dim=256, **half) == "compute"
-    assert limited_by(pv, dtype="float32") == "compute"
-    assert {limited_by(step, seq_len=512, **half) for step in range(4)} == {"launches"}
+    assert {verdict(step, **half) for step in (qk, scale, pv)} == {"memory"}
+    assert verdict(softmax, **half) == "kernel"
+    assert verdict(qk, head_dim=256, **half) == "compute"
+    assert verdict(pv, dtype="float32") == "compute"
+    assert {verdict(step, seq_len=512, **half) for step in range(4)} == {"launches"}

@@ -14,11 +14,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from attnmem import Workload, max_seq_len, measure, standard_attention, trace
-from attnmem.attention import PROGRAMS, cudnn_sdpa, efficient_sdpa, flash_sdpa
-from attnmem.kernels import SHAPES
-from attnmem.memory import CachingAllocator, alive_at_peak, peak_bytes
-from attnmem.records import RECORDS, load
-from attnmem.roofline import standard_steps
+from attnmem.formulas import alive_at_peak, peak_bytes, standard_steps
+from attnmem.measurement.records import RECORDS, load
+from attnmem.prediction.allocator import CachingAllocator
+from attnmem.prediction.shapes import SHAPES
+from attnmem.programs import PROGRAMS, cudnn_sdpa, efficient_sdpa, flash_sdpa
 
 aten = torch.ops.aten
 W = Workload(batch=2, heads=3, seq_len=200, head_dim=16, dtype=torch.float32)

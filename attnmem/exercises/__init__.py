@@ -33,8 +33,6 @@ def judge(name: str, answer: Any) -> Verdict:
 
     >>> judge("memory-1", 4.2).message
     'too small, by a factor of 1.023'
-
-    Used in :doc:`/index`.
     """
     if name not in EXERCISES:
         near = difflib.get_close_matches(name, EXERCISES, cutoff=0.5) or EXERCISES
@@ -49,8 +47,6 @@ def check(name: str, answer: Any) -> None:
 
     >>> check("memory-1", ...)
     memory-1: not yet: no answer yet: put yours in place of the dots
-
-    Used in :doc:`/index`.
     """
     passed, message = judge(name, answer)
     print(f"{name}: {'pass' if passed else 'not yet'}: {message}")

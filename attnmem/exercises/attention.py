@@ -5,13 +5,13 @@ import math
 import torch
 import torch.nn.functional as F
 
-from attnmem.attention import standard_attention
+from attnmem.catalog import model
 from attnmem.exercises.kinds import Choice, Exercise, Formula, Number
 from attnmem.exercises.task import Task
-from attnmem.models import find
-from attnmem.workload import Workload
+from attnmem.programs import standard_attention
+from attnmem.workload import Workload, ceil_div
 
-GPT_3 = find("GPT-3 175B")
+GPT_3 = model("GPT-3 175B")
 W = GPT_3.workload(batch=8)
 SHARP = 1000  # what the scores of attention-4 are multiplied by
 BLOCK = 128  # the keys that attention-6 sees at a time
@@ -26,7 +26,7 @@ def _rows(w: Workload) -> int:
 
 def _online_moved(w: Workload) -> int:
     """Each block of keys updates two sums, one of them as large as O: 7 times X, 18 columns."""
-    blocks = -(-w.seq_len // BLOCK)
+    blocks = ceil_div(w.seq_len, BLOCK)
     return 10 * w.score_bytes + (7 * blocks + 5) * w.head_bytes + (18 * blocks + 3) * _rows(w)
 
 

@@ -2,15 +2,15 @@
 
 import math
 
-from attnmem.devices import find
+from attnmem.catalog import accelerator
 from attnmem.exercises.kinds import Choice, Exercise, Formula, Number
-from attnmem.roofline import balance
+from attnmem.roofline import ridge_point
 from attnmem.workload import Workload
 
 # Exercise 3: in 16 bit, 1/d + 2/N is the inverse of the intensity.
 SEQ_LEN = 2048
-A100 = find("A100 80 GB SXM4")
-POINT = balance(A100, matrix=True)
+A100 = accelerator("A100 80 GB SXM4")
+POINT = ridge_point(A100, matrix=True)
 
 
 def _head_dim(inverse: float) -> float:
@@ -63,7 +63,7 @@ EXERCISES: tuple[Exercise, ...] = (
             "that rate is with sparsity, twice as high as the dense one": _head_dim(0.5 / POINT),
             "that rate is with sparsity, and 2/N counts": 2 * POINT + 0.5,
             "products on 16-bit inputs are the matrix units' work, not the vector units'": (
-                math.ceil(_head_dim(1 / balance(A100, matrix=False)))
+                math.ceil(_head_dim(1 / ridge_point(A100, matrix=False)))
             ),
             "in 16 bit e is 2, and the intensity stays below d, not below 2d": (
                 math.ceil(_head_dim(2 / POINT))

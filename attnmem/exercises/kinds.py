@@ -26,8 +26,6 @@ class Number:
     """A number is asked for, to three digits or, if ``exact``, to the last.
 
     ``mistakes``: what a wrong one says of how it came about. ``factors``: name -> factor.
-
-    Used in :doc:`/index`.
     """
 
     right: float
@@ -59,8 +57,6 @@ class Formula:
     """A function of a workload is asked for; it is tried on ``workloads``.
 
     ``mistakes``: what to say to a function that gives the same as this one on all of them.
-
-    Used in :doc:`/index`.
     """
 
     right: Callable[[Workload], float]
@@ -110,8 +106,6 @@ class Function:
 
     ``inputs`` makes them anew each time: what a message calls one -> the argument. ``mistakes``:
     what to say to a function that gives the same as this one on all of them.
-
-    Used in :ref:`measurement-exercises`.
     """
 
     right: Callable[[Any], float]
@@ -145,10 +139,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some words is asked for, or several as a set, or one for each of several cases.
-
-    Used in :doc:`/index`.
-    """
+    """One of some words is asked for, or several as a set, or one for each of several cases."""
 
     right: Any
     mistakes: Mapping[Hashable, str] = field(default_factory=dict)
@@ -181,8 +172,6 @@ class Other:
 
     ``right`` is what to say to an answer without a complaint. A complaint is ``NO_ANSWER``
     where the answer still has its dots.
-
-    Used in :ref:`published-exercises`.
     """
 
     complaint: Callable[[Any], str]

@@ -2,20 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 import torch
 
-from attnmem.attention import Program, dropout_attention, standard_attention
+from attnmem.catalog import model
 from attnmem.exercises.kinds import Choice, Exercise, Formula, Function, Number
-from attnmem.measure import timeline
-from attnmem.memory import CachingAllocator, cublas_workspace, peak_bytes
-from attnmem.models import find
-from attnmem.trace import trace
+from attnmem.formulas import peak_bytes
+from attnmem.prediction.allocator import CachingAllocator, cublas_workspace
+from attnmem.prediction.trace import trace
+from attnmem.programs import Program, dropout_attention, standard_attention
 from attnmem.workload import Workload
 
 KIB, MIB = 2**10, 2**20
 ODD = Workload(batch=1, heads=12, seq_len=777, head_dim=64, dtype=torch.float16)
-REPAIRED = find("GPT-2 medium").workload(256, dtype=torch.float16)
+REPAIRED = model("GPT-2 medium").workload(256, dtype=torch.float16)
 OLDER = (8, 0)  # a compute capability before Hopper's
 
 Events = Sequence[tuple[int, int]]
@@ -127,7 +128,7 @@ def _allocated(events: Events) -> int:
 
 def _peak_rounded(events: Events, step: int) -> int:
     sizes = (_round_up(abs(size), step) * (1 if size > 0 else -1) for _, size in events)
-    return max(event.live for event in timeline(sizes))
+    return max(accumulate(sizes))
 
 
 EXERCISES: tuple[Exercise, ...] = (
@@ -150,7 +151,7 @@ EXERCISES: tuple[Exercise, ...] = (
         },
     ),
     Function(
-        right=lambda sizes: max(event.live for event in timeline(sizes)),
+        right=lambda sizes: max(accumulate(sizes)),
         inputs=_histories,
         mistakes={
             "that is all that was ever allocated: releases give it back": lambda sizes: sum(

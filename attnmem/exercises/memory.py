@@ -2,12 +2,12 @@
 
 import torch
 
+from attnmem.catalog import model
 from attnmem.exercises.kinds import Exercise, Formula, Number
 from attnmem.exercises.task import Task
-from attnmem.models import find
 from attnmem.workload import Workload
 
-LLAMA = find("Llama 3 8B")
+LLAMA = model("Llama 3 8B")
 W = LLAMA.workload()
 
 

@@ -3,15 +3,15 @@
 import math
 from typing import Any
 
+from attnmem.catalog import Model, model
 from attnmem.exercises.kinds import Exercise, Number, Other
 from attnmem.exercises.verdict import NO_ANSWER
-from attnmem.models import Model, find
 from attnmem.published import Claim
 
-GPT_2 = find("GPT-2 medium")
-LLAMA = find("Llama 3 8B")
-LONG = find("Llama 3.1 8B")
-LARGE = find("Llama 3.1 405B")
+GPT_2 = model("GPT-2 medium")
+LLAMA = model("Llama 3 8B")
+LONG = model("Llama 3.1 8B")
+LARGE = model("Llama 3.1 405B")
 SCORES = GPT_2.workload().score_bytes
 TEBI = 1.024**4  # 1 TiB in TB
 
@@ -49,18 +49,18 @@ def _wrong_claim(answer: Any) -> str:
     """What is wrong with a function that makes claims about keys and values."""
     if not callable(answer):
         return "expected a function of a model, tokens, a printed number and its last place"
-    for model, tokens, printed, last, verdict in CASES:
-        claim = answer(model, tokens, printed, last)
+    for known, tokens, printed, last, verdict in CASES:
+        claim = answer(known, tokens, printed, last)
         if claim is ...:
             return NO_ANSWER
         if not isinstance(claim, Claim):
             return f"it must return a Claim, and returned a {type(claim).__name__}"
-        case = f"for {model.name}, {tokens} tokens, {printed} GiB: "
+        case = f"for {known.name}, {tokens} tokens, {printed} GiB: "
         if (claim.published, claim.last) != (printed, last):
             return f"{case}published and last must be what was printed"
         if not callable(claim.compute) or not (claim.mistaken is None or callable(claim.mistaken)):
             return f"{case}compute and mistaken must be functions: put `lambda:` before the number"
-        complaint = _wrong_number(model, tokens, claim.compute())
+        complaint = _wrong_number(known, tokens, claim.compute())
         if complaint:
             return case + complaint
         if claim.verdict != verdict and claim.mistaken is None:

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import torch
 
-from attnmem.attention import flash_sdpa, standard_attention
-from attnmem.devices import find
+from attnmem.catalog import accelerator
 from attnmem.exercises.kinds import Choice, Exercise, Formula, Number
-from attnmem.records import SHIPPED, Record, load
-from attnmem.roofline import attainable_seconds, measured_roof, standard_steps, verdict
-from attnmem.speed import Ceilings
-from attnmem.steps import Step
+from attnmem.formulas import standard_steps
+from attnmem.measurement.records import SHIPPED, Record, load
+from attnmem.programs import flash_sdpa, standard_attention
+from attnmem.roofline import Ceilings, attainable_seconds, limited_by, measured_roof
+from attnmem.timeline import Step
 from attnmem.workload import Workload
 
 W = Workload(batch=1, heads=12, seq_len=8192, head_dim=64, dtype=torch.float16)
@@ -27,7 +27,7 @@ def _ceilings(record: Record) -> Ceilings:
 
 def _step(w: Workload, index: int, record: Record = H100) -> tuple[Step, float]:
     """A step of the forward pass, and its recorded seconds."""
-    steps = record.run(standard_attention, w).steps[3:]  # the first three make Q, K and V
+    steps = record.timed(standard_attention, w).steps[3:]  # the first three make Q, K and V
     return standard_steps(w)[index], steps[index].time.seconds
 
 
@@ -52,15 +52,15 @@ CASES = {
 
 
 def _verdict(w: Workload, index: int, record: Record) -> str:
-    return verdict(*_step(w, index, record), _ceilings(record))
+    return limited_by(*_step(w, index, record), _ceilings(record))
 
 
 # Exercise 6: what the multiprocessors received in flash, in X.
 FUSED = replace(W, seq_len=4096)
-RECEIVED = (H100.run(flash_sdpa, FUSED).steps[-1].received or 0) / FUSED.head_bytes
+RECEIVED = (H100.timed(flash_sdpa, FUSED).steps[-1].received or 0) / FUSED.head_bytes
 
 # Exercise 7: a card, and workloads for which the longest of the three kinds of work differs.
-CARD = find("B200")
+CARD = accelerator("B200")
 SHAPES = (
     (8192, 64, "float16"),
     (8192, 256, "bfloat16"),
@@ -102,7 +102,7 @@ EXERCISES: tuple[Exercise, ...] = (
             "the scaling reads S and writes S: both move": SCALE_GB_S / 2,
             "that is GFLOP/s: each entry is one multiplication, and moves 2e bytes": SCALE_GB_S / 4,
             "in f16 an entry has 2 bytes, not 4": SCALE_GB_S * 2,
-            "that is the data sheet's rate; what did this step reach?": find(
+            "that is the data sheet's rate; what did this step reach?": accelerator(
                 "H100 SXM"
             ).bandwidth_gb_s,
         },
@@ -113,7 +113,7 @@ EXERCISES: tuple[Exercise, ...] = (
         unit="of the roof",
         mistakes={
             "that is its share of the data sheet's bandwidth; the roof is measured": (
-                PRODUCT.bytes_moved / find("H100 SXM").bandwidth / SECONDS
+                PRODUCT.bytes_moved / accelerator("H100 SXM").bandwidth / SECONDS
             ),
             "the roof is the longer of two times, and this is the shorter, of the arithmetic": (
                 PRODUCT.flops / PRODUCTS / SECONDS

@@ -5,6 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from attnmem.catalog import model
 from attnmem.exercises.attention import (
     BLOCK,
     _never_rescaled,
@@ -14,11 +15,10 @@ from attnmem.exercises.attention import (
 )
 from attnmem.exercises.kinds import Choice, Exercise, Formula, Number
 from attnmem.exercises.task import Task
-from attnmem.models import find
-from attnmem.workload import Workload
+from attnmem.workload import Workload, ceil_div
 
 # Exercise 3: all in units of bytes per head, token and entry of a row, H·e.
-W = find("GPT-2 medium").workload()
+W = model("GPT-2 medium").workload()
 MEMORY = 8 * 2**30
 ROWS = 1024  # the queries that blockwise takes at a time
 UNIT = W.heads * W.element_bytes
@@ -41,7 +41,7 @@ def _tiles_peak(w: Workload) -> int:
 
 def _tiles_moved(w: Workload) -> int:
     """Each tile moves ten times; each block of keys, nine blocks of N·d and 18 columns."""
-    blocks = -(-w.seq_len // BLOCK)
+    blocks = ceil_div(w.seq_len, BLOCK)
     return 10 * w.score_bytes + (9 * blocks + 5) * w.head_bytes + (18 * blocks + 3) * _rows(w)
 
 
@@ -158,7 +158,7 @@ EXERCISES: tuple[Exercise, ...] = (
         advice="compute one half after the other",
     ),
     Formula(
-        right=lambda w: (2 + 2 * -(-w.seq_len // BLOCK)) * w.head_bytes,
+        right=lambda w: (2 + 2 * ceil_div(w.seq_len, BLOCK)) * w.head_bytes,
         mistakes={
             "every block of queries reads K and V again": lambda w: 4 * w.head_bytes,
             "the last block of queries may be smaller, but reads all of K and V, too": (
@@ -167,10 +167,10 @@ EXERCISES: tuple[Exercise, ...] = (
             "a smaller block of queries at the end is a block, too: round up": (
                 lambda w: (2 + 2 * (w.seq_len // BLOCK)) * w.head_bytes
             ),
-            "O is written, too": lambda w: (1 + 2 * -(-w.seq_len // BLOCK)) * w.head_bytes,
-            "K and V are two": lambda w: (2 + -(-w.seq_len // BLOCK)) * w.head_bytes,
+            "O is written, too": lambda w: (1 + 2 * ceil_div(w.seq_len, BLOCK)) * w.head_bytes,
+            "K and V are two": lambda w: (2 + ceil_div(w.seq_len, BLOCK)) * w.head_bytes,
             "a block of queries stays on the chip while keys pass by: Q is read once": (
-                lambda w: (1 + 3 * -(-w.seq_len // BLOCK)) * w.head_bytes
+                lambda w: (1 + 3 * ceil_div(w.seq_len, BLOCK)) * w.head_bytes
             ),
             "scores stay on the chip: neither S nor P moves": (
                 lambda w: 6 * w.score_bytes + 4 * w.head_bytes

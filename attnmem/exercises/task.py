@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from attnmem.attention import Program
 from attnmem.exercises.verdict import NO_ANSWER, Verdict, kind_of
-from attnmem.trace import trace
+from attnmem.prediction.trace import trace
+from attnmem.programs import Program
 from attnmem.workload import Workload
 
 # Answers that are functions are tried on these: no two sizes are equal, and e is 2, 4 and 8.
@@ -37,8 +37,6 @@ class Task:
     traffic are predicted, on CUDA; outputs are compared on ``small``, on the CPU in 64 bit. With
     ``training``, so are the gradients of Q, K and V for some dO, and mistakes are known by both.
     ``by_hand``: PyTorch's own attention is no answer.
-
-    Used in :doc:`/index`.
     """
 
     peak: Callable[[Workload], int]

@@ -22,10 +22,7 @@ UNITS = {
 
 
 class Verdict(NamedTuple):
-    """Whether an answer is right, and what there is to say about it.
-
-    Used in :doc:`/index`.
-    """
+    """Whether an answer is right, and what there is to say about it."""
 
     passed: bool
     message: str
@@ -36,8 +33,6 @@ def kind_of(answer: Any) -> str:
 
     >>> kind_of("4 GB"), kind_of(len)
     ("str '4 GB'", 'a function')
-
-    Used in :doc:`/index`.
     """
     if inspect.isroutine(answer):
         return "a function"
@@ -50,8 +45,6 @@ def off_by(answer: float, right: float, factors: Mapping[str, float] | None = No
 
     >>> off_by(24, 2, {"the number of heads": 12})
     'too large by a factor of 12: the number of heads'
-
-    Used in :doc:`/index`.
     """
     if answer <= 0 or right <= 0:
         return f"{answer:g} is not right"

@@ -2,7 +2,7 @@
 
 from itertools import accumulate
 
-from attnmem.memory import CachingAllocator
+from attnmem.prediction.allocator import CachingAllocator
 
 MIB = 2**20
 RIGHT = {

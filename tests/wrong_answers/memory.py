@@ -2,7 +2,7 @@
 
 import torch
 
-from attnmem.attention import flash_sdpa
+from attnmem.programs import flash_sdpa
 
 
 def unscaled(q, k, v):

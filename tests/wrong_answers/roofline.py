@@ -4,15 +4,17 @@ from dataclasses import replace
 
 import torch
 
-from attnmem import Workload, records, standard_attention
-from attnmem.devices import find
-from attnmem.roofline import attainable_seconds, standard_steps
+from attnmem import Workload, standard_attention
+from attnmem.catalog import accelerator
+from attnmem.formulas import standard_steps
+from attnmem.measurement import records
+from attnmem.roofline import attainable_seconds
 
 W = Workload(batch=1, heads=12, seq_len=16384, head_dim=64, dtype=torch.float16)
-SCALING = records.load().run(standard_attention, W).steps[4].time.seconds
+SCALING = records.load().timed(standard_attention, W).steps[4].time.seconds
 
 WIDE = replace(W, seq_len=8192, head_dim=128)
-PRODUCT = records.load().run(standard_attention, WIDE).steps[3].time.seconds
+PRODUCT = records.load().timed(standard_attention, WIDE).steps[3].time.seconds
 MOVED = 2 * WIDE.head_bytes + WIDE.score_bytes
 RATES = records.load().ceilings.largest
 ARITHMETIC = 2 * WIDE.score_elements * 128 / records.load().ceilings.matmul["float16"]
@@ -25,7 +27,7 @@ SUSPECTS = {"A": "bytes", "B": "bandwidth", "C": "launches", "D": "exponentials"
     "EF", "nothing"
 )
 
-CARD = find("B200")
+CARD = accelerator("B200")
 
 
 def parts(w):

@@ -1,0 +1,27 @@
+"""The book's pictures, drawn in one style."""
+
+from attnmem.figures.memory import (
+    lifetimes,
+    live,
+    memory_bars,
+    memory_curves,
+    peaks,
+    score_matrices,
+    stacks,
+)
+from attnmem.figures.speed import Point, Roof, intensities, rooflines, traffic
+
+__all__ = [
+    "Point",
+    "Roof",
+    "intensities",
+    "lifetimes",
+    "live",
+    "memory_bars",
+    "memory_curves",
+    "peaks",
+    "rooflines",
+    "score_matrices",
+    "stacks",
+    "traffic",
+]

@@ -1,0 +1,170 @@
+"""The book's pictures of speed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from matplotlib import rc_context
+from matplotlib.ticker import EngFormatter
+
+from attnmem.catalog.accelerators import Accelerator
+from attnmem.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    STYLE,
+    Picture,
+    lengths_axis,
+    limit,
+    name_line,
+)
+from attnmem.formulas import standard_steps
+from attnmem.roofline import ridge_point
+from attnmem.workload import Workload
+
+
+@rc_context(STYLE)
+def intensities(
+    w: Workload,
+    lengths: Sequence[int],
+    head_dims: Sequence[int],
+    devices: Sequence[Accelerator],
+) -> Picture:
+    """Arithmetic intensity of the steps over N, against the balance points of ``devices``.
+
+    Of ``w`` all but sequence length and head dimension count, which ``lengths`` and ``head_dims``
+    replace.
+    """
+    figure = Picture(figsize=(8.0, 5.0))
+    axes = figure.subplots()
+    for d in head_dims:
+        steps = [standard_steps(replace(w, seq_len=n, head_dim=d)) for n in lengths]
+        line = [step[0].intensity for step in steps]
+        axes.plot(lengths, line, color=BLUE)
+        name_line(axes, lengths[-1], line[-1], f"QKᵀ, PV: d = {d}", BLUE)
+    for index in (1, 2):
+        line = [step[index].intensity for step in steps]
+        axes.plot(lengths, line, color=ORANGE)
+        name_line(axes, lengths[-1], line[-1], steps[-1][index].name, ORANGE)
+    left = lengths[0] / 2.5  # room for the names of the devices
+    for device in devices:
+        limit(axes, left, ridge_point(device, matrix=True), device.name)
+    lengths_axis(axes, lengths)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set(xlim=(left, None), ylim=(0.1, 1000))
+    axes.set_ylabel("arithmetic intensity (FLOPs per byte)")
+    return figure
+
+
+@dataclass(frozen=True)
+class Point:
+    """A step on a roofline: its name, FLOPs per byte, FLOP/s."""
+
+    name: str
+    intensity: float
+    flops_per_second: float
+
+
+@dataclass(frozen=True)
+class Roof:
+    """A roofline: its name, the bytes per second of its slope, the FLOP/s of its ridge."""
+
+    name: str
+    bandwidth: float
+    flops_per_second: float
+
+
+@rc_context(STYLE)
+def rooflines(
+    roofs: Sequence[Roof],
+    predicted: Sequence[Point],
+    measured: Sequence[Point],
+    levels: Mapping[str, float] | None = None,
+) -> Picture:
+    """Roofs as lines, the second of them dashed; steps where they should be, and where they are.
+
+    Predicted points are rings, measured ones dots, and a line joins the two of one step. ``levels``
+    are further limits of arithmetic, in FLOP/s by name.
+    """
+    figure = Picture(figsize=(8.0, 5.2))
+    axes = figure.subplots()
+    points = [*predicted, *measured]
+    left = min(p.intensity for p in points) / 2
+    ridges = [roof.flops_per_second / roof.bandwidth for roof in roofs]
+    right = 4 * max(*ridges, *(p.intensity for p in points))
+    for roof, ridge, dashes in zip(roofs, ridges, ("-", "--"), strict=False):
+        axes.plot(
+            [left, ridge, right],
+            [left * roof.bandwidth, roof.flops_per_second, roof.flops_per_second],
+            dashes,
+            color=GREY,
+            linewidth=1.5,
+        )
+        above = dashes == "-"
+        axes.annotate(
+            roof.name,
+            (right, roof.flops_per_second),
+            (0, 5 if above else -5),
+            textcoords="offset points",
+            color=GREY,
+            ha="right",
+            va="bottom" if above else "top",
+        )
+    for name, level in (levels or {}).items():
+        slope = max(roof.bandwidth for roof in roofs)
+        axes.plot([level / slope, right], [level, level], ":", color=GREY, linewidth=1.5)
+        axes.annotate(
+            name,
+            (right, level),
+            (0, 3),
+            textcoords="offset points",
+            color=GREY,
+            ha="right",
+            va="bottom",
+        )
+    for was, found in zip(predicted, measured, strict=True):
+        axes.plot(
+            [was.intensity, found.intensity],
+            [was.flops_per_second, found.flops_per_second],
+            color=BLUE,
+            linewidth=1,
+        )
+        axes.plot(was.intensity, was.flops_per_second, "o", color=BLUE, fillstyle="none")
+        axes.plot(found.intensity, found.flops_per_second, "o", color=ORANGE)
+        higher = any(
+            p.flops_per_second < found.flops_per_second and 0.5 < p.intensity / found.intensity < 2
+            for p in measured
+        )
+        lift = 6 if higher else -9  # two steps of one place are named above and below
+        name_line(axes, found.intensity, found.flops_per_second, found.name, ORANGE, lift=lift)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlim=(left, right),
+        xlabel="FLOPs per byte of the device's memory",
+    )
+    axes.set_ylabel("arithmetic")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter(EngFormatter(unit="FLOP/s"))
+    return figure
+
+
+@rc_context(STYLE)
+def traffic(shares: Mapping[str, Sequence[float]], lengths: Sequence[int], knee: float) -> Picture:
+    """Counted over predicted bytes of each step (name -> a share per length), over N.
+
+    ``knee`` is the length at which one N×N tensor fills the L2 cache.
+    """
+    figure = Picture()
+    axes = figure.subplots()
+    markers = dict(zip(shares, "os^v", strict=False))
+    for (name, line), colour in zip(shares.items(), (BLUE, ORANGE, GREEN, GREY), strict=False):
+        axes.plot(lengths, line, marker=markers[name], color=colour, label=name)
+    axes.axvline(knee, color=GREY, linewidth=1, linestyle="--")
+    axes.annotate("S = L2", (knee, 0.02), (4, 0), textcoords="offset points", color=GREY)
+    axes.axhline(1, color=GREY, linewidth=1)
+    axes.legend(frameon=False)  # the lines cross: names at their ends would lie on each other
+    lengths_axis(axes, lengths)
+    axes.set(ylabel="counted / predicted bytes", ylim=(0, None))
+    return figure

@@ -1,0 +1,112 @@
+"""How PyTorch gives out a GPU's memory: blocks cut from segments, and cuBLAS's workspaces."""
+
+import bisect
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from attnmem.workload import round_up
+
+
+def cublas_workspace(capability: tuple[int, int]) -> int:
+    """The workspace in bytes that PyTorch gives each of its cuBLAS handles, and keeps for ever.
+
+    32 MiB from Hopper on (compute capability 9), else 8,320 KiB. Source: parseChosenWorkspaceSize
+    in PyTorch's aten/src/ATen/cuda/CublasHandlePool.cpp, without CUBLAS_WORKSPACE_CONFIG.
+
+    >>> cublas_workspace((9, 0)), cublas_workspace((8, 6))
+    (33554432, 8519680)
+    """
+    return 4096 * 8 * 2**10 if capability[0] >= 9 else (4096 * 2 + 16 * 8) * 2**10
+
+
+SMALL, BUFFER_SMALL, BUFFER_LARGE, LARGE = 2**20, 2**21, 20 * 2**20, 10 * 2**20
+FAR = 2**50  # from a segment to the next: farther than any is long
+
+
+@dataclass(eq=False)
+class _Block:
+    """A piece of a segment, with its neighbours in it."""
+
+    address: int
+    size: int
+    small: bool
+    before: "_Block | None" = None
+    after: "_Block | None" = None
+    free: bool = False
+
+
+class CachingAllocator:
+    """PyTorch's CUDA allocator, in the part of it that decides how much memory is taken.
+
+    Sizes are rounded up to 512 B. Up to 1 MiB, a block is cut from a segment of 2 MiB; below
+    10 MiB, from one of 20 MiB; else its segment is its size rounded up to 2 MiB. The smallest free
+    block that is large enough is taken, and split if more than 1 MiB (of a small segment: 512 B)
+    remains. A freed block joins its free neighbours. Source: PyTorch's
+    c10/cuda/CUDACachingAllocator.cpp, default configuration, one stream.
+
+    Of equally large free blocks the one with the lowest address is taken, and addresses are the
+    driver's choice. ``segments`` tells it: the rank of each segment's address, in the order in
+    which segments are made. Beyond its end, and without it, addresses rise.
+
+    >>> allocator = CachingAllocator()
+    >>> block = allocator.allocate(1000)
+    >>> allocator.allocated, allocator.reserved
+    (1024, 2097152)
+    """
+
+    def __init__(self, segments: Sequence[int] = ()) -> None:
+        self.allocated = self.peak_allocated = self.reserved = self.peak_reserved = 0
+        self._ranks = itertools.chain(segments, itertools.count(len(segments)))
+        self._free: dict[bool, list[tuple[int, int, _Block]]] = {True: [], False: []}
+
+    def allocate(self, size: int) -> _Block:
+        """A block for a tensor of ``size`` bytes."""
+        size = max(512, round_up(size, 512))
+        small = size <= SMALL
+        free = self._free[small]
+        place = bisect.bisect_left(free, (size, 0), key=lambda entry: entry[:2])
+        block = free.pop(place)[2] if place < len(free) else self._segment(size, small)
+        rest = block.size - size
+        if rest >= 512 if small else rest > SMALL:
+            remainder = _Block(block.address + size, rest, small, block, block.after)
+            if block.after:
+                block.after.before = remainder
+            block.after, block.size = remainder, size
+            self._keep(remainder)
+        block.free = False
+        self.allocated += block.size
+        self.peak_allocated = max(self.peak_allocated, self.allocated)
+        return block
+
+    def free(self, block: _Block) -> None:
+        """Give a block back to the cache."""
+        self.allocated -= block.size
+        for other in (block.before, block.after):
+            if other and other.free:
+                self._free[other.small].remove((other.size, other.address, other))
+                block.address = min(block.address, other.address)
+                block.size += other.size
+                if other is block.before:
+                    block.before = other.before
+                    if block.before:
+                        block.before.after = block
+                else:
+                    block.after = other.after
+                    if block.after:
+                        block.after.before = block
+        self._keep(block)
+
+    def _segment(self, size: int, small: bool) -> _Block:
+        if small:
+            segment = BUFFER_SMALL
+        else:
+            segment = BUFFER_LARGE if size < LARGE else round_up(size, BUFFER_SMALL)
+        block = _Block(next(self._ranks) * FAR, segment, small)
+        self.reserved += segment
+        self.peak_reserved = max(self.peak_reserved, self.reserved)
+        return block
+
+    def _keep(self, block: _Block) -> None:
+        block.free = True
+        bisect.insort(self._free[block.small], (block.size, block.address, block))

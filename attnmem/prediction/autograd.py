@@ -1,0 +1,74 @@
+"""What autograd does on a device and not under a mode that watches it."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from attnmem.timeline import in_backward
+
+aten = torch.ops.aten
+
+
+def in_place(op: Any, args: Sequence[Any], zeros: int | None) -> torch.Tensor | None:
+    """The argument of ``op`` that autograd would overwrite with the result, if it would.
+
+    Autograd allocates more when a dispatch mode is on (isTensorSubclassLike in ATen's
+    TensorSubclassLikeUtils.h). Without one, it adds a second gradient of a tensor to the first if
+    nothing else holds that (accumulate in csrc/autograd/input_buffer.cpp), and the backward of a
+    selection writes into the zeros it has just made (FunctionsManual.cpp), whose storage has the
+    id ``zeros``.
+    """
+    if not in_backward() or torch.is_grad_enabled():
+        return None
+    if op is aten.add.Tensor:
+        counts = [_references(x) for x in args[:2]]
+        if min(counts) >= (alone := _engine_s_own()):  # in fewer hands: Python called, not autograd
+            return next((x for x, n in zip(args, counts, strict=False) if n == alone), None)
+    if op in SELECTIONS_BACKWARD and id(args[0].untyped_storage()) == zeros:
+        return args[0]  # type: ignore[no-any-return]
+    return None
+
+
+def _references(x: torch.Tensor) -> tuple[int, int]:
+    storage = torch._C._storage_Use_Count(x.untyped_storage()._cdata)
+    return x._use_count(), storage  # type: ignore[attr-defined]
+
+
+def prepare() -> None:
+    """Learn, before a backward pass runs, what :func:`in_place` needs to know of one."""
+    _engine_s_own()
+
+
+@functools.cache
+def _engine_s_own() -> tuple[int, int]:
+    """The references to a gradient that only autograd holds, as a dispatch mode sees them."""
+    seen = []
+
+    class Spy(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(
+            self, op: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if op is aten.add.Tensor:
+                seen.append(_references(args[0]))
+            return op(*args, **(kwargs or {}))
+
+    with _disable_current_modes(), torch.enable_grad():
+        x = torch.ones(1, device="meta", requires_grad=True)
+        y = x.exp() * x.sin()
+        with Spy():  # type: ignore[no-untyped-call]
+            y.backward()  # type: ignore[no-untyped-call]
+    return seen[0]
+
+
+ZEROS = {aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default}
+SELECTIONS_BACKWARD = {
+    aten.scatter.src,
+    aten.scatter_add.default,
+    aten.index_add.default,
+    aten.index_put.default,
+    aten._unsafe_index_put.default,
+    aten.masked_scatter.default,
+}

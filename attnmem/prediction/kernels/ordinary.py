@@ -1,0 +1,118 @@
+"""What kernels of ordinary operations allocate beside their outputs, or in what order: a rule each.
+
+Places in PyTorch are below aten/src/ATen/native.
+"""
+
+import torch
+
+from attnmem.prediction.kernels.rules import Kernel, rule, size_of
+
+aten = torch.ops.aten
+
+
+@rule("cpu", aten.sum.default, aten.sum.dim_IntList)
+def sums(kernel: Kernel) -> None:
+    """What is not summed in its own dtype is cast first: make_reduction, ReduceOpsUtils.h."""
+    x, total = kernel.inputs[0], kernel.outputs[0]
+    kernel.allocate(0)
+    if x.dtype != total.dtype:
+        kernel.buffer("cast operand", x.numel() * total.itemsize)
+
+
+@rule("cuda", aten.sum.default, aten.sum.dim_IntList)
+def sums_on_cuda(kernel: Kernel) -> None:
+    """In 32 bit, a GPU sums 16-bit numbers without a cast: make_reduction, ReduceOpsUtils.h."""
+    lower = kernel.inputs[0].dtype in (torch.float16, torch.bfloat16)
+    if lower and kernel.outputs[0].dtype == torch.float32:
+        kernel.allocate(0)
+    else:
+        sums(kernel)
+
+
+@rule("cuda", aten.logsumexp.default)
+def logsumexp(kernel: Kernel) -> None:
+    """logsumexp_out_impl, ReduceOps.cpp."""
+    x, result = kernel.inputs[0], kernel.outputs[0]
+    kernel.buffer("maxima", size_of(result))
+    kernel.buffer("absolute maxima", size_of(result))
+    kernel.buffer("infinite maxima", result.numel())
+    kernel.free("infinite maxima", "absolute maxima")
+    kernel.buffer("exponentials", size_of(x))
+    kernel.allocate(0)
+    kernel.free("exponentials")
+
+
+@rule("cuda", aten._softmax.default)
+def softmax(kernel: Kernel) -> None:
+    """softmax_cuda_out, cuda/SoftMax.cu."""
+    kernel.allocate(0)
+    kernel.contiguous(*kernel.inputs)
+
+
+@rule("cuda", aten._softmax_backward_data.default)
+def softmax_backward(kernel: Kernel) -> None:
+    """``Tensor tmp = grad * output`` in softmax_backward_cuda_out, cuda/SoftMax.cu."""
+    grad, output = kernel.inputs[:2]
+    dtype = torch.promote_types(grad.dtype, output.dtype)
+    kernel.allocate(0)
+    kernel.buffer("temporary inside softmax backward", output.numel() * dtype.itemsize)
+
+
+@rule("cuda", aten.native_dropout.default)
+def dropout(kernel: Kernel) -> None:
+    """The mask comes first: dropout_cuda, cuda/Dropout.cu."""
+    kernel.allocate(1, 0)
+
+
+@rule("cpu", aten._safe_softmax.default)
+@rule("cuda", aten._safe_softmax.default)
+def safe_softmax(kernel: Kernel) -> None:
+    """Looks for rows that are masked out whole: _safe_softmax, transformers/attention.cpp."""
+    scores, weights = kernel.inputs[0], kernel.outputs[0]
+    kernel.allocate(0)
+    kernel.buffer("mask inside safe softmax", scores.numel())
+    kernel.buffer("masked rows inside safe softmax", scores.numel() // scores.shape[-1])
+    kernel.buffer("zero inside safe softmax", weights.element_size())
+
+
+@rule("cuda", aten.bmm.default)
+def bmm(kernel: Kernel) -> None:
+    """Copies operands that cuBLAS can't read: prepare_batch_matrix_for_cublas, cuda/Blas.cpp."""
+    kernel.allocate(0)
+    for operand in kernel.inputs[-2:]:
+        _, rows, columns = operand.shape
+        _, row, column = operand.stride()
+        by_rows = column == 1 and row >= max(1, columns)
+        by_columns = row == 1 and column >= max(1, rows)
+        if not (by_rows or by_columns or operand.is_contiguous()):
+            kernel.buffer("copy inside bmm", size_of(operand))
+
+
+NUMBER = "number"
+ARITHMETIC = [
+    getattr(getattr(aten, name + suffix), overload)
+    for name in ("add", "sub", "mul", "div")
+    for suffix in ("", "_")
+    for overload in getattr(aten, name + suffix).overloads()
+]
+
+
+@rule("cpu", *ARITHMETIC)
+def arithmetic_on_cpu(kernel: Kernel) -> None:
+    """Operands are cast to one dtype first: compute_types, TensorIterator.cpp.
+
+    A number becomes a tensor of one f64 or i64. A GPU casts in registers, and keeps numbers on
+    the CPU.
+    """
+    args, inputs, outputs = kernel.args, kernel.inputs, kernel.outputs
+    in_place = outputs[0] is inputs[0]
+    common = torch.result_type(*args[:2]) if in_place else outputs[0].dtype
+    if len(args) > 1 and isinstance(args[1], int | float) and not isinstance(args[1], bool):
+        number = torch.float64 if isinstance(args[1], float) else torch.int64
+        kernel.buffer(NUMBER, number.itemsize)
+        if common != number:
+            kernel.buffer("cast number", common.itemsize)
+    for operand in inputs:
+        if operand.dtype != common:
+            kernel.buffer("cast operand", operand.numel() * common.itemsize)
+    kernel.allocate_outputs()
