@@ -53,7 +53,9 @@ class Book:
         self.html = folder / "_build" / "html" / "en"
         for name in ("attnmem", "book"):
             shutil.copytree(
-                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+                ROOT / name,
+                folder / name,
+                ignore=shutil.ignore_patterns("__pycache__", "reference"),
             )
         shutil.copy(ROOT / "conf.py", folder)
 

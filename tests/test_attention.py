@@ -87,7 +87,7 @@ def test_tensors_that_do_not_fit_are_named():
     with pytest.raises(TypeError, match=r"k must be a floating-point tensor, got torch\.int64"):
         standard_attention(x, x.long(), x)
     with pytest.raises(TypeError, match="v must be a floating-point tensor, got list"):
-        standard_attention(x, x, [[1.0]])
+        standard_attention(x, x, [[1.0]])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"v must have q's dtype .*float32.*, got torch\.float16"):
         standard_attention(x, x, x.half())
     with pytest.raises(ValueError, match=r"k must have q's dtype and device, .* got .* on meta"):

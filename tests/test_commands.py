@@ -3,15 +3,22 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import torch
 from conftest import ROOT
 
 from attnmem import Workload
 from attnmem.formulas import peak_bytes
 
-SESSIONS = {"docs", "docs-live", "tests", "lint", "measure", "bench", "wheels", "clean"}
+SESSIONS = {"docs", "docs-live", "tests", "lint", "measure", "bench", "wheels", "dist", "clean"}
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text()
 
 
 def run(*command: str) -> subprocess.CompletedProcess:
@@ -53,6 +60,16 @@ def test_the_package_explains_itself():
     done = run("attnmem", "--help")
     assert done.returncode == 0
     assert "measure" in done.stdout
+    script = shutil.which("attnmem", path=Path(sys.executable).parent)
+    assert subprocess.check_output([script, "max-seq-len", "--memory", "1GB"], text=True) > "1"
+
+
+def test_there_is_one_version_number():
+    version = re.search(r'^__version__ = "(.*)"$', read("attnmem/__init__.py"), re.M)[1]
+    assert f"\nversion: {version}\n" in read("CITATION.cff")
+    latest, date = re.search(r"^## (\S+) \((.*)\)$", read("CHANGELOG.md"), re.M).groups()
+    assert latest == version
+    assert date == "unreleased" or f"\ndate-released: {date}\n" in read("CITATION.cff")
 
 
 def test_a_mistyped_command_is_answered_with_usage():
@@ -78,7 +95,7 @@ def test_a_peak_is_predicted_from_a_shell():
     done = run("attnmem", "peak", "--seq-len", "4096", "--training")
     assert done.returncode == 0
     assert "temporary inside softmax backward" in done.stdout
-    shape = Workload(batch=1, heads=12, seq_len=4096, head_dim=64, dtype="float16")
+    shape = Workload(batch=1, heads=12, seq_len=4096, head_dim=64, dtype=torch.float16)
     assert f"{peak_bytes(shape, training=True):,}" in done.stdout
 
     own = ["--program", "attnmem.programs:one_liner", "--dtype", "float32"]

@@ -1,5 +1,6 @@
 """What readers download: every chapter as a notebook and as a script, and the exercises."""
 
+import ast
 import json
 import re
 import subprocess
@@ -17,20 +18,19 @@ NAMES = [
     for page in PAGES
     if any(cell.tags != "remove-cell" for cell in cells(page.read_text()))
 ]
-# What only the build of the book has.
-ALONE = "import sys\nsys.modules |= dict.fromkeys(('myst_nb', 'sphinx', 'jupytext'))\n"
-# A cell after the other, as if pasted; what one prints of itself is not shown.
-PASTE = f"""{ALONE}
-import code, json
-session = code.InteractiveInterpreter({{"__name__": "__main__"}})
-session.showtraceback = lambda: sys.exit("a cell failed: " + repr(sys.exc_info()[1]))
-for cell in json.load(sys.stdin):
-    assert session.runsource(cell, symbol="exec") is False, cell
+# A session after the other, without what only the build of the book has; in each a cell after the
+# other, as if pasted; what one prints of itself is not shown.
+PASTE = """
+import code, json, sys
+sys.modules |= dict.fromkeys(("myst_nb", "sphinx", "jupytext"))
+for cells in json.load(sys.stdin):
+    session = code.InteractiveInterpreter({"__name__": "__main__"})
+    session.showtraceback = lambda: sys.exit("a cell failed: " + repr(sys.exc_info()[1]))
+    for cell in cells:
+        assert session.runsource(cell, symbol="exec") is False, cell
 """
-
-
-def run(*command: str | Path, **options: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *command], text=True, capture_output=True, **options)
+# What an exercise may count on.
+IMPORTS = "import torch\nfrom attnmem.exercises import check\n"
 
 
 def notebook(folder: Path, name: str) -> nbformat.NotebookNode:
@@ -43,25 +43,60 @@ def test_every_chapter_is_among_the_downloads():
     assert set(NAMES) >= set(CHAPTERS)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_script_runs_where_only_the_package_is_installed(built_book, tmp_path, name):
-    script = tmp_path / "script.py"
-    script.write_text(ALONE + (built_book / f"{name}.py").read_text())
-    done = run(script, cwd=str(tmp_path))
+def code(cells: list[nbformat.NotebookNode]) -> list[str]:
+    return [cell.source for cell in cells if cell.cell_type == "code"]
+
+
+def by_exercise(cells: list[nbformat.NotebookNode]) -> dict[str, list[str]]:
+    """The code of a page's text, under no name, and that of each of its exercises."""
+    found: dict[str, list[str]] = {"": []}
+    name = ""
+    for cell in cells:
+        if cell.cell_type == "code":
+            found.setdefault(name, [IMPORTS]).append(cell.source)
+        else:
+            name = (re.findall(r"^> \*\*(\w+-\d+): ", cell.source, re.M) or [name])[-1]
+    return found
+
+
+def paste(sessions: list[list[str]], folder: Path) -> str:
+    """Run the cells of some sessions, which must not complain; what they print."""
+    done = subprocess.run(
+        [sys.executable, "-c", PASTE],
+        cwd=folder,
+        input=json.dumps(sessions),
+        text=True,
+        capture_output=True,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+    return done.stdout
 
 
-@pytest.mark.parametrize("name", [*NAMES, "exercises"])
-def test_the_cells_of_a_notebook_run_when_pasted_one_by_one(built_book, tmp_path, name):
-    pasted = [c.source for c in notebook(built_book, name).cells if c.cell_type == "code"]
-    assert pasted
-    done = run("-c", PASTE, input=json.dumps(pasted), cwd=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    if name == "exercises":
-        unanswered = re.findall(r"^([\w-]+): not yet: no answer yet", done.stdout, re.M)
-        assert unanswered == sorted(unanswered, key=list(EXERCISES).index)
-        assert set(unanswered) == set(EXERCISES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_script_is_the_code_of_its_notebook(built_book, name):
+    script = ast.parse((built_book / f"{name}.py").read_text())
+    pasted = ast.parse("\n".join(code(notebook(built_book, name).cells)))
+    assert ast.unparse(script) == ast.unparse(pasted)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_cell_by_cell_where_only_the_package_is_installed(
+    built_book, tmp_path, name
+):
+    """Each exercise in a session of its own: its starter, then its solution, which passes."""
+    parts = by_exercise(notebook(built_book, name).cells)
+    exercises = [exercise for exercise in EXERCISES if exercise.startswith(f"{name}-")]
+    assert list(parts) == ["", *exercises]
+    printed = paste(list(parts.values()), tmp_path)
+    assert re.findall(r"^([\w-]+): not yet: no answer yet", printed, re.M) == exercises
+    assert re.findall(r"^([\w-]+): pass", printed, re.M) == exercises
+
+
+def test_the_notebook_to_fill_in_runs_cell_by_cell(built_book, tmp_path):
+    printed = paste([code(notebook(built_book, "exercises").cells)], tmp_path)
+    unanswered = re.findall(r"^([\w-]+): not yet: no answer yet", printed, re.M)
+    assert unanswered == list(EXERCISES)
 
 
 @pytest.mark.parametrize("name", [*NAMES, "exercises"])
@@ -77,9 +112,8 @@ def test_the_text_of_a_notebook_needs_no_book(built_book, name):
 
 
 def test_the_notebook_to_fill_in_has_no_solutions(built_book):
-    filled = notebook(built_book, "exercises")
-    checks = [c.source for c in filled.cells if c.cell_type == "code" and "check(" in c.source]
-    assert len(checks) == len(EXERCISES)
+    cells = code(notebook(built_book, "exercises").cells)
+    assert sum("check(" in cell for cell in cells) == len(EXERCISES)
 
 
 def test_a_page_links_to_its_files(built_book):

@@ -42,7 +42,8 @@ ALLOWED = {
 def prose(text: str) -> str:
     """What a page says in words: no code, no mathematics, nothing that is looked up."""
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.S)
-    kept, fences = [], []
+    kept: list[str] = []
+    fences: list[tuple[str, bool]] = []
     for line in text.splitlines():
         fence = re.match(r"`{3,}", line)
         if fence and fences and line == fences[-1][0]:
@@ -102,3 +103,34 @@ def test_other_numbers_are_not(text):
 
 def test_the_exceptions_have_reasons():
     assert all(len(reason) > 10 for reason in ALLOWED.values())
+
+
+SENTENCE_ENDS = re.compile(
+    r"(?<!\be\.g)(?<!\bi\.e)(?<!\bet al)(?<!\b[A-Z])[.!?][\"')*”’_]* (?=[A-Z\"“])"
+)
+SENTENCE_ENDED = re.compile(r"[.!?:;|][\"')*”’_$`]*$")
+
+
+def lines_of_more_or_less(text: str) -> list[str]:
+    """The lines of a page's prose that hold more than one sentence, or end within one."""
+    lines = prose(text).splitlines()
+    more = [
+        line for line in lines if SENTENCE_ENDS.search(line) and not line.startswith(("|", ":"))
+    ]
+    goes_on = zip(lines, [*lines[1:], ""], strict=True)
+    less = [
+        a
+        for a, b in goes_on
+        if re.match(r"[a-z]", b) and re.match(r"[^:`]", a) and not SENTENCE_ENDED.search(a)
+    ]
+    return more + less
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_line_is_a_sentence(page):
+    assert lines_of_more_or_less(page.read_text()) == []
+
+
+@pytest.mark.parametrize("text", ["One. Two.", "It goes\non."])
+def test_a_line_that_is_not_a_sentence_is_found(text):
+    assert len(lines_of_more_or_less(text)) == 1

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from attnmem.claims import CLAIMS
-from attnmem.published import Claim, rows
+from attnmem.lessons.published import table_of_claims
+from attnmem.published import CLAIMS
 
 # What does not match, by what is claimed.
 ERRATA = {
@@ -38,11 +38,15 @@ def test_there_are_claims_of_many_sources():
 
 
 def test_a_table_has_the_claims_of_a_source():
-    claim = Claim(
-        "a size", "A. Author 2020, section 1", "https://a.org", 1.5, 0.1, "MB", lambda: 1.46
+    (row,) = table_of_claims("PyTorch").rows
+    assert row["where"] == "issue 95668"
+    assert (row["printed"], row["computed"], row["verdict"]) == (
+        "8,519,680 B",
+        "8,519,680",
+        "matches",
     )
-    (row,) = rows([claim], "A. Author 2020")
-    assert row["where"] == "section 1"
-    assert (row["printed"], row["computed"], row["verdict"]) == ("1.5 MB", "1.46", "matches")
-    with pytest.raises(LookupError, match=r"no published numbers from 'B\. Author'"):
-        rows([claim], "B. Author")
+
+
+def test_as_many_digits_are_computed_as_printed_and_three_at_least():
+    rows = table_of_claims("Hugging Face 2024", "Zhao et al. 2025", "Kwon et al. 2023").rows
+    assert [row["computed"] for row in rows] == ["61.52", "516.096", "7.34", "800"]

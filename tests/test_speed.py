@@ -12,9 +12,9 @@ from attnmem.catalog.accelerators import recognise
 from attnmem.measurement import records, traffic
 from attnmem.measurement.grid import Case, speed_grid
 from attnmem.measurement.records import load, make_record
-from attnmem.measurement.timing import Ceilings, ceilings, time_of, time_program, time_steps
+from attnmem.measurement.timing import ceilings, time_of, time_program, time_steps
 from attnmem.programs import PROGRAMS, cudnn_sdpa, efficient_sdpa, flash_sdpa, run
-from attnmem.roofline import limited_by, measured_roof
+from attnmem.roofline import Ceilings, limited_by, measured_roof
 
 W = Workload(batch=1, heads=2, seq_len=64, head_dim=16, dtype=torch.float32)
 CPU = torch.device("cpu")
@@ -173,7 +173,7 @@ def test_a_record_of_times_survives_writing_and_reading(tmp_path, monkeypatch):
     assert load(tmp_path / "cpu.json") == record
     assert record.timed(standard_attention, W).whole.seconds > 0
     assert record.timed(standard_attention, W, training=True).whole is None
-    with pytest.raises(LookupError, match=r"no timed run of flash_sdpa .* \.grid"):
+    with pytest.raises(LookupError, match=r"no timed run of flash_sdpa .*\.grid"):
         record.timed(flash_sdpa, W)
 
 
@@ -225,7 +225,7 @@ def test_counted_bytes_are_the_predicted_ones_where_s_is_large(path):
 
 
 def test_operands_are_received_as_often_as_tiles_take_them():
-    w = Workload(batch=1, heads=12, seq_len=16384, head_dim=64, dtype="float16")
+    w = Workload(batch=1, heads=12, seq_len=16384, head_dim=64, dtype=torch.float16)
     for d in (64, 128, 256):
         found = RECORD.timed(standard_attention, replace(w, head_dim=d))
         (p, m) = steps_of(found)[0]

@@ -246,7 +246,9 @@ def test_an_operation_with_unknown_buffers_warns_by_name():
 
 def test_a_choice_of_kernel_that_depends_on_the_build_warns():
     with pytest.warns(UserWarning, match="takes cuDNN on Hopper"):
-        trace(lambda q, k, v: F.scaled_dot_product_attention(q, k, v), replace(W, dtype="float16"))
+        trace(
+            lambda q, k, v: F.scaled_dot_product_attention(q, k, v), replace(W, dtype=torch.float16)
+        )
 
 
 def recomputed(program):

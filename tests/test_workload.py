@@ -24,7 +24,7 @@ def test_sizes_are_those_of_the_tensors(batch, heads, seq_len, head_dim, dtype):
 
 def test_a_dtype_may_be_given_by_name():
     sizes = {"batch": 1, "heads": 2, "seq_len": 3, "head_dim": 4}
-    assert Workload(**sizes, dtype="bfloat16") == Workload(**sizes, dtype=torch.bfloat16)
+    assert Workload(**sizes, dtype="bfloat16") == Workload(**sizes, dtype=torch.bfloat16)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["batch", "heads", "seq_len", "head_dim"])

@@ -13,8 +13,8 @@ from attnmem.exercises import (
     summary,
     training,
 )
+from attnmem.exercises.judgement import NO_ANSWER, Judgement
 from attnmem.exercises.kinds import Exercise
-from attnmem.exercises.verdict import NO_ANSWER, Verdict
 
 CHAPTERS = (attention, memory, measurement, intensity, roofline, training, published, summary)
 EXERCISES: dict[str, Exercise] = {
@@ -24,7 +24,7 @@ EXERCISES: dict[str, Exercise] = {
 }
 
 
-def judge(name: str, answer: Any) -> Verdict:
+def judge(name: str, answer: Any) -> Judgement:
     """Whether ``answer`` solves the exercise called ``name``, such as ``"memory-3"``, and why.
 
     ``answer`` is what the exercise asks for: a number, a word, or a function. Its dots, ``...``,
@@ -38,7 +38,7 @@ def judge(name: str, answer: Any) -> Verdict:
         near = difflib.get_close_matches(name, EXERCISES, cutoff=0.5) or EXERCISES
         raise LookupError(f"no exercise {name!r}; did you mean {' or '.join(near)}?")
     if answer is ...:
-        return Verdict(False, NO_ANSWER)
+        return Judgement(False, NO_ANSWER)
     return EXERCISES[name].judge(answer)
 
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from attnmem.catalog import model
-from attnmem.exercises.kinds import Choice, Exercise, Formula, Number
-from attnmem.exercises.task import Task
+from attnmem.exercises.kinds import Choice, Exercise, Function, Number
+from attnmem.exercises.task import Task, row_bytes
 from attnmem.programs import standard_attention
 from attnmem.workload import Workload, ceil_div
 
@@ -19,15 +19,10 @@ BLOCK = 128  # the keys that attention-6 sees at a time
 Tensor = torch.Tensor
 
 
-def _rows(w: Workload) -> int:
-    """The bytes of one number for each row of scores."""
-    return w.batch * w.heads * w.seq_len * w.element_bytes
-
-
 def _online_moved(w: Workload) -> int:
     """Each block of keys updates two sums, one of them as large as O: 7 times X, 18 columns."""
     blocks = ceil_div(w.seq_len, BLOCK)
-    return 10 * w.score_bytes + (7 * blocks + 5) * w.head_bytes + (18 * blocks + 3) * _rows(w)
+    return 10 * w.score_bytes + (7 * blocks + 5) * w.head_bytes + (18 * blocks + 3) * row_bytes(w)
 
 
 def _scores(q: Tensor, k: Tensor) -> Tensor:
@@ -83,6 +78,26 @@ def _whole_blocks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k[..., :n, :], v[..., :n, :])
 
 
+def queries_missing(q: Tensor, k: Tensor, v: Tensor, block: int = BLOCK) -> Tensor:
+    """Attention in blocks of queries, without the last that is smaller."""
+    o = F.scaled_dot_product_attention(q, k, v)
+    o[..., q.shape[-2] // block * block :, :] = 0
+    return o
+
+
+# What programs in blocks get wrong: those of this chapter's last exercise, and of the summary's.
+ONLINE = {
+    "when m grows, what is already in the two sums must be multiplied by exp(m − m′)": (
+        _never_rescaled
+    ),
+    "when m grows, the sum of exponentials must shrink, too, not only the output": (
+        _sum_not_rescaled
+    ),
+    "when m grows, the output so far must shrink, too, not only the sum": _output_not_rescaled,
+    "blocks do not count alike: softmax is over all keys, not over each block": _mean_of_blocks,
+    "the last block of keys is smaller, and is left out": _whole_blocks,
+}
+
 EXERCISES: tuple[Exercise, ...] = (
     Number(
         right=W.score_elements / 1e6,
@@ -116,7 +131,7 @@ EXERCISES: tuple[Exercise, ...] = (
             "E": "E: P is made of queries and keys only.",
         },
     ),
-    Formula(
+    Function(
         right=lambda w: 1 / (1 + (w.seq_len - 1) * math.exp(-2)),
         mistakes={
             "the other keys can point away from the query: their scores are −1, not 0": (
@@ -138,9 +153,9 @@ EXERCISES: tuple[Exercise, ...] = (
     ),
     Task(
         output=lambda q, k, v: standard_attention(q, k, v, scale=SHARP * q.shape[-1] ** -0.5)[0],
-        peak=lambda w: 3 * w.score_bytes + 3 * w.head_bytes + _rows(w),
+        peak=lambda w: 3 * w.score_bytes + 3 * w.head_bytes + row_bytes(w),
         # Scale, subtract, exponentiate, divide: each reads and writes S; two reductions read it.
-        moved=lambda w: 12 * w.score_bytes + 4 * w.head_bytes + 4 * _rows(w),
+        moved=lambda w: 12 * w.score_bytes + 4 * w.head_bytes + 4 * row_bytes(w),
         mistakes={
             "the exponentials overflow, and ∞/∞ is nan: subtract the row's largest score": (
                 lambda q, k, v: _divided((SHARP * _scores(q, k)).exp(), v)
@@ -197,21 +212,7 @@ EXERCISES: tuple[Exercise, ...] = (
     Task(
         peak=lambda w: w.score_bytes // 4,
         moved=_online_moved,
-        mistakes={
-            "when m grows, what is already in the two sums must be multiplied by exp(m − m′)": (
-                _never_rescaled
-            ),
-            "when m grows, the sum of exponentials must shrink, too, not only the output": (
-                _sum_not_rescaled
-            ),
-            "when m grows, the output so far must shrink, too, not only the sum": (
-                _output_not_rescaled
-            ),
-            "blocks do not count alike: softmax is over all keys, not over each block": (
-                _mean_of_blocks
-            ),
-            "the last block has fewer than 128 keys, and is left out": _whole_blocks,
-        },
+        mistakes=ONLINE,
         advice="let go of each block before the next, and keep one column per query",
         small=Workload(batch=1, heads=2, seq_len=500, head_dim=8, dtype=torch.float64),
     ),

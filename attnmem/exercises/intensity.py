@@ -3,7 +3,7 @@
 import math
 
 from attnmem.catalog import accelerator
-from attnmem.exercises.kinds import Choice, Exercise, Formula, Number
+from attnmem.exercises.kinds import Choice, Exercise, Function, Number
 from attnmem.roofline import ridge_point
 from attnmem.workload import Workload
 
@@ -34,7 +34,7 @@ EXERCISES: tuple[Exercise, ...] = (
             "that is softmax's, with five operations per entry": 5 / 8,
         },
     ),
-    Formula(
+    Function(
         right=lambda w: _product(w, 1 / w.head_dim, 2 / w.seq_len),
         mistakes={
             "P is read, too, and it is the largest of the three": (
@@ -80,7 +80,7 @@ EXERCISES: tuple[Exercise, ...] = (
             "E": "E: how large is S here, and where does the step find it?",
         },
     ),
-    Formula(
+    Function(
         right=lambda w: w.score_bytes / (3 * w.score_bytes + 2 * w.head_bytes),
         mistakes={
             "the scaling reads S and writes S: both are saved": (
@@ -100,7 +100,7 @@ EXERCISES: tuple[Exercise, ...] = (
             ),
         },
     ),
-    Formula(
+    Function(
         right=lambda w: _product(w, 1 / w.heads, 1 / w.head_dim, 1 / w.seq_len),
         mistakes={
             "there each head of queries has keys of its own; here they share them": (

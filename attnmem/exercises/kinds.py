@@ -1,15 +1,15 @@
 """The kinds of exercises: what is asked for, and how an answer is judged."""
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from attnmem.exercises.judgement import NO_ANSWER, TOLERANCE, Judgement, kind_of, off_by
 from attnmem.exercises.task import WORKLOADS, Task
-from attnmem.exercises.verdict import NO_ANSWER, TOLERANCE, Verdict, kind_of, off_by
 from attnmem.workload import Workload
 
-# A formula is exact, but for the rounding of some operations on floating-point numbers.
+# A function is exact, but for the rounding of some operations on floating-point numbers.
 EXACT = 1e-9
 
 SIZES: dict[str, Callable[[Workload], int]] = {
@@ -34,16 +34,16 @@ class Number:
     factors: Mapping[str, float] = field(default_factory=dict)
     exact: bool = False
 
-    def judge(self, answer: Any) -> Verdict:
+    def judge(self, answer: Any) -> Judgement:
         """Compare to three digits; whole numbers below a hundred must be equal."""
         if isinstance(answer, bool) or not isinstance(answer, int | float):
-            return Verdict(False, f"expected a number of {self.unit}, got {kind_of(answer)}")
+            return Judgement(False, f"expected a number of {self.unit}, got {kind_of(answer)}")
         if answer == self.right or (not self.exact and self._near(answer, self.right)):
-            return Verdict(True, f"{self.right:,.10g} {self.unit}".rstrip())
+            return Judgement(True, f"{self.right:,.10g} {self.unit}".rstrip())
         for message, value in self.mistakes.items():
             if self._near(answer, value):
-                return Verdict(False, message)
-        return Verdict(False, off_by(answer, self.right, self.factors))
+                return Judgement(False, message)
+        return Judgement(False, off_by(answer, self.right, self.factors))
 
     @staticmethod
     def _near(answer: float, value: float) -> bool:
@@ -52,89 +52,66 @@ class Number:
         return math.isclose(answer, value, rel_tol=TOLERANCE)
 
 
-@dataclass(frozen=True)
-class Formula:
-    """A function of a workload is asked for; it is tried on ``workloads``.
-
-    ``mistakes``: what to say to a function that gives the same as this one on all of them.
-    """
-
-    right: Callable[[Workload], float]
-    mistakes: Mapping[str, Callable[[Workload], float]] = field(default_factory=dict)
-    workloads: tuple[Workload, ...] = WORKLOADS
-
-    def judge(self, answer: Any) -> Verdict:
-        """Compare on all workloads."""
-        if not callable(answer):
-            return Verdict(False, f"expected a function of a Workload, got {kind_of(answer)}")
-        given = []
-        for w in self.workloads:
-            result = answer(w)
-            if result is ...:
-                return Verdict(False, NO_ANSWER)
-            if isinstance(result, bool) or not isinstance(result, int | float):
-                return Verdict(False, f"it must return a number, and returned {kind_of(result)}")
-            given.append(result)
-
-        def same(function: Callable[[Workload], float]) -> bool:
-            pairs = zip(self.workloads, given, strict=True)
-            return all(math.isclose(got, function(w), rel_tol=EXACT) for w, got in pairs)
-
-        if same(self.right):
-            return Verdict(True, f"right on {len(self.workloads)} workloads")
-        for message, function in self.mistakes.items():
-            if same(function):
-                return Verdict(False, message)
-        for name, size in SIZES.items():
-            for way, power in (("large", 1), ("small", -1)):
-                if same(self._times(size, power)):
-                    return Verdict(False, f"too {way} by a factor of {name}")
-        w, got = next(
-            (w, got)
-            for w, got in zip(self.workloads, given, strict=True)
-            if not math.isclose(got, self.right(w), rel_tol=EXACT)
-        )
-        return Verdict(False, f"for {w}: {off_by(got, self.right(w))}")
-
-    def _times(self, size: Callable[[Workload], int], power: int) -> Callable[[Workload], float]:
-        return lambda w: self.right(w) * size(w) ** power
+def named(workloads: Sequence[Workload]) -> dict[str, Any]:
+    """Workloads as the inputs of a :class:`Function`."""
+    return {str(w): w for w in workloads}
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function of one argument is asked for; it is tried on several.
+    """A function is asked for, of a workload or else of what ``argument`` says; some are tried.
 
     ``inputs`` makes them anew each time: what a message calls one -> the argument. ``mistakes``:
-    what to say to a function that gives the same as this one on all of them.
+    what to say to a function that gives the same as this one on all of them. ``factors``: by what
+    it may be off on all of them, name -> function of the same argument.
     """
 
     right: Callable[[Any], float]
-    inputs: Callable[[], Mapping[str, Any]]
     mistakes: Mapping[str, Callable[[Any], float]] = field(default_factory=dict)
+    argument: str = "workload"
+    inputs: Callable[[], Mapping[str, Any]] = lambda: named(WORKLOADS)
+    factors: Mapping[str, Callable[[Any], float]] = field(default_factory=lambda: SIZES)
 
-    def judge(self, answer: Any) -> Verdict:
+    def judge(self, answer: Any) -> Judgement:
         """Compare on all inputs, in their order."""
         if not callable(answer):
-            return Verdict(False, f"expected a function, got {kind_of(answer)}")
-        given = {}
-        for name, argument in self.inputs().items():
+            wanted = f"expected a function of a {self.argument}"
+            return Judgement(False, f"{wanted}, got {kind_of(answer)}")
+        given = []
+        for argument in self.inputs().values():
             result = answer(argument)
             if result is ...:
-                return Verdict(False, NO_ANSWER)
+                return Judgement(False, NO_ANSWER)
             if isinstance(result, bool) or not isinstance(result, int | float):
-                return Verdict(False, f"it must return a number, and returned {kind_of(result)}")
-            given[name] = result
-        right = self._all(self.right)
-        if given == right:
-            return Verdict(True, f"right on {len(right)} inputs")
-        for message, function in self.mistakes.items():
-            if given == self._all(function):
-                return Verdict(False, message)
-        name = next(name for name in right if given[name] != right[name])
-        return Verdict(False, f"for {name}: {off_by(given[name], right[name])}")
+                return Judgement(False, f"it must return a number, and returned {kind_of(result)}")
+            given.append(result)
+        if self._same(given, self.right):
+            return Judgement(True, f"right on {len(given)} {self.argument}s")
+        return Judgement(False, self._complaint(given))
 
-    def _all(self, function: Callable[[Any], float]) -> dict[str, float]:
-        return {name: function(argument) for name, argument in self.inputs().items()}
+    def _complaint(self, given: Sequence[float]) -> str:
+        for message, function in self.mistakes.items():
+            if self._same(given, function):
+                return message
+        for name, factor in self.factors.items():
+            for way, power in (("large", 1), ("small", -1)):
+                if self._same(given, self._times(factor, power)):
+                    return f"too {way} by a factor of {name}"
+        return next(
+            f"for {name}: {off_by(got, right)}"
+            for name, got, right in zip(self.inputs(), given, self._all(self.right), strict=True)
+            if not math.isclose(got, right, rel_tol=EXACT)
+        )
+
+    def _times(self, factor: Callable[[Any], float], power: int) -> Callable[[Any], float]:
+        return lambda argument: self.right(argument) * factor(argument) ** power
+
+    def _all(self, function: Callable[[Any], float]) -> list[float]:
+        return [function(argument) for argument in self.inputs().values()]
+
+    def _same(self, given: Sequence[float], function: Callable[[Any], float]) -> bool:
+        pairs = zip(given, self._all(function), strict=True)
+        return all(math.isclose(got, value, rel_tol=EXACT) for got, value in pairs)
 
 
 @dataclass(frozen=True)
@@ -145,25 +122,25 @@ class Choice:
     mistakes: Mapping[Hashable, str] = field(default_factory=dict)
     hint: str = "read the section again"
 
-    def judge(self, answer: Any) -> Verdict:
+    def judge(self, answer: Any) -> Judgement:
         """Compare; sets and dictionaries also say where they differ."""
         if isinstance(self.right, set):
             answer = set(answer) if isinstance(answer, list | tuple | set | frozenset) else answer
         if type(answer) is not type(self.right):
             wanted = type(self.right).__name__
-            return Verdict(False, f"expected a {wanted}, got {kind_of(answer)}")
+            return Judgement(False, f"expected a {wanted}, got {kind_of(answer)}")
         if answer == self.right:
-            return Verdict(True, "right")
+            return Judgement(True, "right")
         if isinstance(answer, set):
             key: Hashable = frozenset(answer)
         elif isinstance(answer, dict):
             wrong = [case for case in self.right if answer.get(case) != self.right[case]]
             named = [self.mistakes[case] for case in wrong if case in self.mistakes]
             cases = ", ".join(map(str, wrong))
-            return Verdict(False, " ".join([f"not right for: {cases}.", *named]))
+            return Judgement(False, " ".join([f"not right for: {cases}.", *named]))
         else:
             key = answer
-        return Verdict(False, self.mistakes.get(key, f"not right; {self.hint}"))
+        return Judgement(False, self.mistakes.get(key, f"not right; {self.hint}"))
 
 
 @dataclass(frozen=True)
@@ -177,10 +154,10 @@ class Other:
     complaint: Callable[[Any], str]
     right: str
 
-    def judge(self, answer: Any) -> Verdict:
+    def judge(self, answer: Any) -> Judgement:
         """Pass on the complaint, if there is one."""
         complaint = self.complaint(answer)
-        return Verdict(not complaint, complaint or self.right)
+        return Judgement(not complaint, complaint or self.right)
 
 
-Exercise = Number | Formula | Function | Choice | Task | Other
+Exercise = Number | Function | Choice | Task | Other

@@ -7,12 +7,12 @@ from itertools import accumulate
 import torch
 
 from attnmem.catalog import model
-from attnmem.exercises.kinds import Choice, Exercise, Formula, Function, Number
+from attnmem.exercises.kinds import Choice, Exercise, Function, Number
 from attnmem.formulas import peak_bytes
 from attnmem.prediction.allocator import CachingAllocator, cublas_workspace
 from attnmem.prediction.trace import trace
 from attnmem.programs import Program, dropout_attention, standard_attention
-from attnmem.workload import Workload
+from attnmem.workload import Workload, round_up
 
 KIB, MIB = 2**10, 2**20
 ODD = Workload(batch=1, heads=12, seq_len=777, head_dim=64, dtype=torch.float16)
@@ -50,10 +50,6 @@ def _segment(size: int) -> int:
     allocator = CachingAllocator()
     allocator.allocate(size)
     return allocator.reserved
-
-
-def _round_up(size: int, step: int) -> int:
-    return -(-size // step) * step
 
 
 def _events(program: Program, w: Workload, training: bool = False) -> list[tuple[int, int]]:
@@ -127,7 +123,7 @@ def _allocated(events: Events) -> int:
 
 
 def _peak_rounded(events: Events, step: int) -> int:
-    sizes = (_round_up(abs(size), step) * (1 if size > 0 else -1) for _, size in events)
+    sizes = (round_up(abs(size), step) * (1 if size > 0 else -1) for _, size in events)
     return max(accumulate(sizes))
 
 
@@ -152,7 +148,9 @@ EXERCISES: tuple[Exercise, ...] = (
     ),
     Function(
         right=lambda sizes: max(accumulate(sizes)),
+        argument="list",
         inputs=_histories,
+        factors={},
         mistakes={
             "that is all that was ever allocated: releases give it back": lambda sizes: sum(
                 size for size in sizes if size > 0
@@ -162,7 +160,7 @@ EXERCISES: tuple[Exercise, ...] = (
             "releases are negative already: add them": lambda sizes: sum(map(abs, sizes)),
         },
     ),
-    Formula(
+    Function(
         right=lambda w: 4 * w.score_bytes + 5 * w.head_bytes,
         mistakes={
             "that is the first pass. In the second, o, s and p still hold what the first made": (
@@ -200,28 +198,32 @@ EXERCISES: tuple[Exercise, ...] = (
     ),
     Function(
         right=_segment,
+        argument="size",
         inputs=_sizes,
+        factors={},
         mistakes={
-            "that is the block; it is cut from a segment": lambda size: _round_up(size, 512),
+            "that is the block; it is cut from a segment": lambda size: round_up(size, 512),
             "between 1 and 10 MiB a block does not get a segment of its own size": (
-                lambda size: _round_up(size, 2 * MIB)
+                lambda size: round_up(size, 2 * MIB)
             ),
             "above 1 MiB not every segment has 20 MiB: from 10 MiB on it is as large as its block,"
-            " rounded up": lambda size: 2 * MIB if size <= MIB else _round_up(size, 20 * MIB),
+            " rounded up": lambda size: 2 * MIB if size <= MIB else round_up(size, 20 * MIB),
             "round to 512 B first: the limits are limits for blocks": lambda size: (
-                20 * MIB if MIB < size < 10 * MIB else _round_up(size, 2 * MIB)
+                20 * MIB if MIB < size < 10 * MIB else round_up(size, 2 * MIB)
             ),
             "a block of 1 MiB is still a small one": lambda size: (
                 20 * MIB if size == MIB else _segment(size)
             ),
             "a block of 10 MiB has a segment of its own": lambda size: (
-                20 * MIB if _round_up(size, 512) == 10 * MIB else _segment(size)
+                20 * MIB if round_up(size, 512) == 10 * MIB else _segment(size)
             ),
         },
     ),
     Function(
         right=_allocated,
+        argument="list",
         inputs=_lists_of_events,
+        factors={},
         mistakes={
             "that is the peak of requested bytes: blocks are rounded": (
                 lambda events: _peak_rounded(events, 1)

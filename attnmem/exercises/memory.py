@@ -1,21 +1,27 @@
 """The exercises of the chapter memory."""
 
+from functools import partial
+
 import torch
 
 from attnmem.catalog import model
-from attnmem.exercises.kinds import Exercise, Formula, Number
-from attnmem.exercises.task import Task
+from attnmem.exercises.attention import queries_missing
+from attnmem.exercises.kinds import Exercise, Function, Number
+from attnmem.exercises.task import Task, row_bytes
 from attnmem.workload import Workload
 
 LLAMA = model("Llama 3 8B")
 W = LLAMA.workload()
 
-
-def _in_place_moved(w: Workload) -> int:
-    """Scale, subtract, exponentiate, divide: each reads and writes S; two reductions read it."""
-    rows = w.batch * w.heads * w.seq_len * w.element_bytes
-    return 12 * w.score_bytes + 4 * w.head_bytes + 4 * rows
-
+NOT_ATTENTION = {
+    "the scores are not scaled by 1/√d": lambda q, k, v: (q @ k.mT).softmax(-1) @ v,
+    "softmax must run along the keys, the last dimension": lambda q, k, v: (
+        (q @ k.mT / q.shape[-1] ** 0.5).softmax(-2) @ v
+    ),
+    "the rows of P must sum to 1: divide by their sums": lambda q, k, v: (
+        (q @ k.mT / q.shape[-1] ** 0.5).exp() @ v
+    ),
+}
 
 EXERCISES: tuple[Exercise, ...] = (
     Number(
@@ -33,7 +39,7 @@ EXERCISES: tuple[Exercise, ...] = (
         },
         factors={"the number of heads": LLAMA.heads},
     ),
-    Formula(
+    Function(
         right=lambda w: 3 * w.score_bytes + 4 * w.head_bytes,
         mistakes={
             "that is standard_attention's: here the first product keeps a name, and its memory": (
@@ -48,7 +54,7 @@ EXERCISES: tuple[Exercise, ...] = (
             ),
         },
     ),
-    Formula(
+    Function(
         right=lambda w: 198 * w.head_dim,
         mistakes={
             "there you have 99 to 1 with one S; S and P are two": lambda w: 396 * w.head_dim,
@@ -59,16 +65,9 @@ EXERCISES: tuple[Exercise, ...] = (
     ),
     Task(
         peak=lambda w: w.score_bytes + 4 * w.head_bytes,
-        moved=_in_place_moved,
-        mistakes={
-            "the scores are not scaled by 1/√d": lambda q, k, v: (q @ k.mT).softmax(-1) @ v,
-            "softmax must run along the keys, the last dimension": lambda q, k, v: (
-                (q @ k.mT / q.shape[-1] ** 0.5).softmax(-2) @ v
-            ),
-            "the rows of P must sum to 1: divide by their sums": lambda q, k, v: (
-                (q @ k.mT / q.shape[-1] ** 0.5).exp() @ v
-            ),
-        },
+        # Scale, subtract, exponentiate, divide: each reads and writes S; two reductions read it.
+        moved=lambda w: 12 * w.score_bytes + 4 * w.head_bytes + 4 * row_bytes(w),
+        mistakes=NOT_ATTENTION,
         advice="torch.softmax makes a new tensor; x.exp_() and x /= y do not",
     ),
     Task(
@@ -76,9 +75,15 @@ EXERCISES: tuple[Exercise, ...] = (
         # 256 queries at a time, and K and V once more for each block of them
         moved=lambda w: 6 * w.score_bytes + (2 * w.seq_len // 256 + 4) * w.head_bytes,
         mistakes={
-            "the blocks are in the wrong order, or one is missing": lambda q, k, v: v,
+            **NOT_ATTENTION,
+            **{
+                f"the last queries are left out: N need not be a multiple of {block}": partial(
+                    queries_missing, block=block
+                )
+                for block in (64, 128, 256, 512)
+            },
         },
         advice="take fewer queries at a time",
-        small=Workload(batch=1, heads=2, seq_len=700, head_dim=8, dtype=torch.float64),
+        small=Workload(batch=1, heads=2, seq_len=1000, head_dim=8, dtype=torch.float64),
     ),
 )

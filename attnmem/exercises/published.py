@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from attnmem.catalog import Model, model
+from attnmem.exercises.judgement import NO_ANSWER
 from attnmem.exercises.kinds import Exercise, Number, Other
-from attnmem.exercises.verdict import NO_ANSWER
 from attnmem.published import Claim
 
 GPT_2 = model("GPT-2 medium")

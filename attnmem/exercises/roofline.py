@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from attnmem.catalog import accelerator
-from attnmem.exercises.kinds import Choice, Exercise, Formula, Number
+from attnmem.exercises.kinds import Choice, Exercise, Function, Number, named
 from attnmem.formulas import standard_steps
 from attnmem.measurement.records import SHIPPED, Record, load
 from attnmem.programs import flash_sdpa, standard_attention
@@ -62,10 +62,10 @@ RECEIVED = (H100.timed(flash_sdpa, FUSED).steps[-1].received or 0) / FUSED.head_
 # Exercise 7: a card, and workloads for which the longest of the three kinds of work differs.
 CARD = accelerator("B200")
 SHAPES = (
-    (8192, 64, "float16"),
-    (8192, 256, "bfloat16"),
-    (128, 96, "float16"),
-    (4096, 64, "float32"),
+    replace(W, seq_len=8192, head_dim=64, dtype=torch.float16),
+    replace(W, seq_len=8192, head_dim=256, dtype=torch.bfloat16),
+    replace(W, seq_len=128, head_dim=96, dtype=torch.float16),
+    replace(W, seq_len=4096, head_dim=64, dtype=torch.float32),
 )
 
 
@@ -145,7 +145,7 @@ EXERCISES: tuple[Exercise, ...] = (
             "F": "F: here the launch is the shorter of the two; is the time near the longer?",
         },
     ),
-    Formula(
+    Function(
         right=lambda w: (w.seq_len / 128 + w.seq_len / 256) * w.head_bytes,
         mistakes={
             "that is each operand once, as if one tile held all scores of a head": (
@@ -198,7 +198,7 @@ EXERCISES: tuple[Exercise, ...] = (
             ),
         },
     ),
-    Formula(
+    Function(
         right=_gain,
         mistakes={
             "that is the ratio of bytes; a fused kernel still computes": _gain_of_bytes,
@@ -226,9 +226,6 @@ EXERCISES: tuple[Exercise, ...] = (
                 )
             ),
         },
-        workloads=tuple(
-            Workload(batch=1, heads=12, seq_len=n, head_dim=d, dtype=getattr(torch, dtype))
-            for n, d, dtype in SHAPES
-        ),
+        inputs=lambda: named(SHAPES),
     ),
 )

@@ -6,15 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from attnmem.catalog import model
-from attnmem.exercises.attention import (
-    BLOCK,
-    _never_rescaled,
-    _output_not_rescaled,
-    _sum_not_rescaled,
-    _whole_blocks,
-)
-from attnmem.exercises.kinds import Choice, Exercise, Formula, Number
-from attnmem.exercises.task import Task
+from attnmem.exercises.attention import BLOCK, ONLINE, queries_missing
+from attnmem.exercises.kinds import Choice, Exercise, Function, Number
+from attnmem.exercises.task import Task, row_bytes
 from attnmem.workload import Workload, ceil_div
 
 # Exercise 3: all in units of bytes per head, token and entry of a row, H·e.
@@ -28,11 +22,6 @@ LONGEST_IN_BLOCKS = MEMORY / (UNIT * (2 * ROWS + 4 * W.head_dim))
 Tensor = torch.Tensor
 
 
-def _rows(w: Workload) -> int:
-    """The bytes of one number for each row of scores."""
-    return w.batch * w.heads * w.seq_len * w.element_bytes
-
-
 def _tiles_peak(w: Workload) -> int:
     """Beside Q, K, V, O: four tiles of scores, a block of the output, four columns."""
     tile = w.batch * w.heads * BLOCK * w.element_bytes
@@ -42,7 +31,7 @@ def _tiles_peak(w: Workload) -> int:
 def _tiles_moved(w: Workload) -> int:
     """Each tile moves ten times; each block of keys, nine blocks of N·d and 18 columns."""
     blocks = ceil_div(w.seq_len, BLOCK)
-    return 10 * w.score_bytes + (9 * blocks + 5) * w.head_bytes + (18 * blocks + 3) * _rows(w)
+    return 10 * w.score_bytes + (9 * blocks + 5) * w.head_bytes + (18 * blocks + 3) * row_bytes(w)
 
 
 def _parts(q: Tensor, k: Tensor, v: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -74,12 +63,6 @@ def _own_block(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         F.scaled_dot_product_attention(q[..., b, :], k[..., b, :], v[..., b, :]) for b in blocks
     ]
     return torch.cat(parts, dim=-2)
-
-
-def _queries_missing(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    o = F.scaled_dot_product_attention(q, k, v)
-    o[..., q.shape[-2] // BLOCK * BLOCK :, :] = 0
-    return o
 
 
 EXERCISES: tuple[Exercise, ...] = (
@@ -139,8 +122,8 @@ EXERCISES: tuple[Exercise, ...] = (
     ),
     Task(
         # Half of the scores and, inside logsumexp, their exponentials; both outputs.
-        peak=lambda w: w.score_bytes + 5 * w.head_bytes + 3 * _rows(w),
-        moved=lambda w: 7 * w.score_bytes + 15 * w.head_bytes + 21 * _rows(w),
+        peak=lambda w: w.score_bytes + 5 * w.head_bytes + 3 * row_bytes(w),
+        moved=lambda w: 7 * w.score_bytes + 15 * w.head_bytes + 21 * row_bytes(w),
         mistakes={
             "the halves do not count alike: the one with larger scores weighs more": (
                 lambda q, k, v: sum(_parts(q, k, v)[0]) / 2
@@ -157,7 +140,7 @@ EXERCISES: tuple[Exercise, ...] = (
         limit=1.5,  # P may have a name
         advice="compute one half after the other",
     ),
-    Formula(
+    Function(
         right=lambda w: (2 + 2 * ceil_div(w.seq_len, BLOCK)) * w.head_bytes,
         mistakes={
             "every block of queries reads K and V again": lambda w: 4 * w.head_bytes,
@@ -182,17 +165,8 @@ EXERCISES: tuple[Exercise, ...] = (
         moved=_tiles_moved,
         mistakes={
             "each block of queries must see all blocks of keys, not only its own": _own_block,
-            "when m grows, what is already in the two sums must be multiplied by exp(m − m′)": (
-                _never_rescaled
-            ),
-            "when m grows, the sum of exponentials must shrink, too, not only the output": (
-                _sum_not_rescaled
-            ),
-            "when m grows, the output so far must shrink, too, not only the sum": (
-                _output_not_rescaled
-            ),
-            "the last block of keys is smaller, and is left out": _whole_blocks,
-            "the last block of queries is smaller, and is left out": _queries_missing,
+            "the last block of queries is smaller, and is left out": queries_missing,
+            **ONLINE,
         },
         limit=1.05,
         advice="write each block of O into one tensor, and let go of all else",

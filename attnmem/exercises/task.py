@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from attnmem.exercises.verdict import NO_ANSWER, Verdict, kind_of
+from attnmem.exercises.judgement import NO_ANSWER, Judgement, kind_of
 from attnmem.prediction.trace import trace
 from attnmem.programs import Program
 from attnmem.workload import Workload
@@ -25,6 +25,11 @@ WORKLOADS = tuple(
 
 # Outputs are compared on this.
 SMALL = Workload(batch=2, heads=3, seq_len=24, head_dim=8, dtype=torch.float64)
+
+
+def row_bytes(w: Workload) -> int:
+    """The bytes of one number for each row of scores."""
+    return w.batch * w.heads * w.seq_len * w.element_bytes
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,15 @@ class Task:
     small: Workload = SMALL
     by_hand: bool = True
 
-    def judge(self, answer: Any) -> Verdict:
+    def judge(self, answer: Any) -> Judgement:
         """Compare the output, then peak and traffic with the reference's."""
         if not callable(answer):
-            return Verdict(False, f"expected a function of q, k, v, got {kind_of(answer)}")
+            return Judgement(False, f"expected a function of q, k, v, got {kind_of(answer)}")
+        complaint = self._about_output(answer)
+        return Judgement(False, complaint) if complaint else self._about_memory(answer)
+
+    def _about_output(self, answer: Program) -> str:
+        """What is wrong with O and with the gradients, or nothing."""
         generator = torch.Generator().manual_seed(0)
         q, k, v = torch.randn(3, *self.small.shape, dtype=torch.float64, generator=generator)
         for x in (q, k, v):
@@ -61,14 +71,13 @@ class Task:
         wanted = (self.output or F.scaled_dot_product_attention)(q, k, v)
         given = _output(answer(q, k, v))
         if given is ...:
-            return Verdict(False, NO_ANSWER)
+            return NO_ANSWER
         if not isinstance(given, torch.Tensor):
-            return Verdict(False, f"it must return O, a tensor, and returned {kind_of(given)}")
+            return f"it must return O, a tensor, and returned {kind_of(given)}"
         if given.shape != wanted.shape:
-            shapes = f"{list(given.shape)} instead of {list(wanted.shape)}"
-            return Verdict(False, f"O has the shape {shapes}")
+            return f"O has the shape {list(given.shape)} instead of {list(wanted.shape)}"
         if self.training and not given.requires_grad:
-            return Verdict(False, "autograd can't go back from O: nothing of it needs a gradient")
+            return "autograd can't go back from O: nothing of it needs a gradient"
 
         do = torch.randn(wanted.shape, dtype=wanted.dtype, generator=generator)
 
@@ -77,17 +86,21 @@ class Task:
 
         mine, right = all_of(given), all_of(wanted)
         wrong = [name for name in right if not _close(mine[name], right[name])]
-        if wrong:
-            for message, program in self.mistakes.items():
-                same = all_of(_output(program(q, k, v)))
-                if all(_close(mine[name], same[name]) for name in mine):
-                    return Verdict(False, message)
-            off = (mine[wrong[0]] - right[wrong[0]]).abs().max().item()
-            what = "O is not right" if "O" in wrong else f"O is right, but {', '.join(wrong)} not"
-            return Verdict(False, f"{what}: some entry is off by {off:.2g}")
+        if not wrong:
+            return ""
+        for message, program in self.mistakes.items():
+            same = all_of(_output(program(q, k, v)))
+            if all(_close(mine[name], same[name]) for name in mine):
+                return message
+        off = (mine[wrong[0]] - right[wrong[0]]).abs().max().item()
+        what = "O is not right" if "O" in wrong else f"O is right, but {', '.join(wrong)} not"
+        return f"{what}: some entry is off by {off:.2g}"
+
+    def _about_memory(self, answer: Program) -> Judgement:
+        """Compare peak and traffic with the reference's, where O is right."""
         t = trace(answer, self.at, self.training)
         if self.by_hand and any(s.name.startswith("scaled_dot_product") for s in t.steps):
-            return Verdict(False, "that is PyTorch's own attention: here you write it yourself")
+            return Judgement(False, "that is PyTorch's own attention: here you write it yourself")
         made = ("randn", "randn_like")
         moved = sum(step.bytes_moved for step in t.steps if step.name not in made)
         score = [
@@ -96,8 +109,8 @@ class Task:
         ]
         if t.peak_bytes > self.limit * self.peak(self.at):
             alive = f"Alive at your peak: {', '.join(t.at_peak)}; {self.advice}"
-            return Verdict(False, f"O is right, but {', '.join(score)}. {alive}")
-        return Verdict(True, "\n".join(["O is right", *score]))
+            return Judgement(False, f"O is right, but {', '.join(score)}. {alive}")
+        return Judgement(True, "\n".join(["O is right", *score]))
 
 
 def _close(a: torch.Tensor, b: torch.Tensor) -> bool:

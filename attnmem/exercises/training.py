@@ -2,9 +2,8 @@
 
 import torch
 
-from attnmem.exercises.kinds import Choice, Exercise, Formula, Number
-from attnmem.exercises.task import Task
-from attnmem.workload import Workload
+from attnmem.exercises.kinds import Choice, Exercise, Function, Number
+from attnmem.exercises.task import Task, row_bytes
 
 LAYERS = 24
 
@@ -18,11 +17,6 @@ def _softmax_and_scale(
     e = torch.exp(s + (scaled - s).detach() if constant_scale else scaled)
     total = e.sum(dim=-1, keepdim=True)
     return e / (total.detach() if constant_sums else total)
-
-
-def _rows(w: Workload) -> int:
-    """One number for each row of S."""
-    return w.batch * w.heads * w.seq_len * w.element_bytes
 
 
 GRADIENTS = {
@@ -79,7 +73,7 @@ EXERCISES: tuple[Exercise, ...] = (
         },
         hint="go through backward, operation by operation: what does each need, allocate and free?",
     ),
-    Formula(
+    Function(
         right=lambda w: (LAYERS + 3) * w.score_bytes + (LAYERS + 5) * w.head_bytes,
         mistakes={
             "temporaries of backward exist once, for the layer at work, not in each layer": (
@@ -131,8 +125,8 @@ EXERCISES: tuple[Exercise, ...] = (
     ),
     Task(
         # P and dP; Q, K, V, O, dO, dV and dO∘O; two numbers kept for each row, and its sum of dO∘O
-        peak=lambda w: 2 * w.score_bytes + 7 * w.head_bytes + 3 * _rows(w),
-        moved=lambda w: 32 * w.score_bytes + 18 * w.head_bytes + 8 * _rows(w),
+        peak=lambda w: 2 * w.score_bytes + 7 * w.head_bytes + 3 * row_bytes(w),
+        moved=lambda w: 32 * w.score_bytes + 18 * w.head_bytes + 8 * row_bytes(w),
         mistakes=GRADIENTS,
         training=True,
         limit=1.02,  # room for another tensor or two of N×d, not of N×N

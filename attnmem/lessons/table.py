@@ -48,7 +48,8 @@ class Table:
         if not _is_number(value):
             return str(value)
         form = self.formats.get(name, "")
-        return form.format(value) if "{" in form else format(value, form)
+        text = form.format(value) if "{" in form else format(value, form)
+        return text.replace("-", "−", 1) if text.startswith("-") else text
 
 
 def _is_number(value: object) -> bool:

@@ -21,7 +21,7 @@ UNITS = {
 }
 
 
-class Verdict(NamedTuple):
+class Judgement(NamedTuple):
     """Whether an answer is right, and what there is to say about it."""
 
     passed: bool

@@ -1,6 +1,6 @@
 """A number that somebody printed, beside the same number computed."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,34 +45,3 @@ class Claim:
 
     def _is_published(self, value: float) -> bool:
         return abs(value - self.published) <= self.last / 2 * (1 + 1e-9)
-
-
-def rows(claims: Iterable[Claim], source: str) -> list[dict[str, str]]:
-    """The claims whose source begins with ``source``, as the rows of a table: column -> text.
-
-    ``claims`` are all of which to choose. The column ``computed`` has the places of ``printed``, or
-    three digits, in the same unit.
-
-    Raises ``LookupError`` if there is none.
-
-    >>> from attnmem.claims import CLAIMS
-    >>> row = rows(CLAIMS, "Kwon et al. 2023")[0]
-    >>> row["printed"], row["computed"], row["verdict"]
-    ('800 KiB (printed as KB)', '800', 'matches')
-    """
-    found = [claim for claim in claims if claim.source.startswith(source)]
-    if not found:
-        raise LookupError(f"no published numbers from {source!r} in attnmem.claims")
-    return [
-        {
-            "claim": claim.what,
-            "where": claim.source.removeprefix(source).lstrip(", "),
-            "printed": f"{claim.published:,.{places}f} {claim.unit}",
-            "computed": f"{value:,.{max(places, 3 - len(str(int(value))))}f}",
-            "verdict": claim.verdict,
-            "note": claim.note,
-        }
-        for claim in found
-        for value in [claim.compute()]
-        for places in [len(f"{claim.last:g}".partition(".")[2])]  # as many as are printed
-    ]

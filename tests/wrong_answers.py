@@ -1,0 +1,205 @@
+"""Wrong answers that no exercise lists as a mistake: types, units, factors, near misses, peaks."""
+
+import math
+from functools import partial
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from attnmem import standard_attention
+from attnmem.exercises.roofline import SCALE_GB_S
+from attnmem.prediction.allocator import CachingAllocator
+from attnmem.programs import flash_sdpa, one_liner
+from attnmem.published import Claim
+
+MIB = 2**20
+
+
+def online(q, k, v, *, sum_shrinks=True, output_shrinks=True):
+    """Attention in blocks of 128 keys."""
+    m = torch.full_like(q[..., :1], -math.inf)
+    total, o = torch.zeros_like(m), torch.zeros_like(q)
+    for keys, values in zip(k.split(128, dim=-2), v.split(128, dim=-2), strict=True):
+        s = q @ keys.mT / math.sqrt(q.shape[-1])
+        larger = torch.maximum(m, s.amax(dim=-1, keepdim=True))
+        p, shrink = (s - larger).exp(), (m - larger).exp()
+        total = total * shrink**sum_shrinks + p.sum(dim=-1, keepdim=True)
+        o = o * shrink**output_shrinks + p @ values
+        m = larger
+    return o / total
+
+
+def tiles(q, k, v, **mistakes):
+    """The same in blocks of 128 queries, whose outputs are joined."""
+    return torch.cat([online(rows, k, v, **mistakes) for rows in q.split(128, dim=-2)], dim=-2)
+
+
+def heads_in_a_loop(q, k, v):
+    heads = zip(q.split(1, dim=1), k.split(1, dim=1), v.split(1, dim=1), strict=True)
+    return torch.cat([one_liner(*head) for head in heads], dim=1)
+
+
+def own_backward(*, row_sums=True, scale=True, transpose=True):
+    class Attention(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, q, k, v):
+            o = one_liner(q, k, v)
+            ctx.save_for_backward(q, k, v, o)
+            return o
+
+        @staticmethod
+        def backward(ctx, do):
+            q, k, v, o = ctx.saved_tensors
+            p = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=-1)
+            dp = do @ v.mT
+            if row_sums:
+                dp = dp - (do * o).sum(dim=-1, keepdim=True)
+            ds = p * dp
+            if scale:
+                ds = ds / q.shape[-1] ** 0.5
+            return ds @ k, (ds.mT if transpose else ds) @ q, p.mT @ do
+
+    return Attention.apply
+
+
+class NeverJoins(CachingAllocator):
+    def free(self, block):
+        self.allocated -= block.size
+        self._keep(block)
+
+
+class OnePool(CachingAllocator):
+    def __init__(self):
+        super().__init__()
+        self._free[True] = self._free[False]
+
+
+class NeverReuses(CachingAllocator):
+    def free(self, block):
+        self.allocated -= block.size
+
+
+def replay(allocator):
+    def allocated(events):
+        made, blocks = allocator(), {}
+        for tensor, size in events:
+            if size > 0:
+                blocks[tensor] = made.allocate(size)
+            else:
+                made.free(blocks[tensor])
+        return made.peak_allocated
+
+    return allocated
+
+
+def segment_rounded_down(size):
+    if size <= MIB:
+        return 2 * MIB
+    return 20 * MIB if size <= 10 * MIB - 512 else size // (2 * MIB) * 2 * MIB
+
+
+def claims(kept, again=None, place=None, url="https://huggingface.co/blog/llama31"):
+    """A function that makes claims with what these functions of model and tokens compute."""
+
+    def my_claim(model, tokens, printed, last):
+        return Claim(
+            what="keys and values",
+            source="Hugging Face 2024" if url else "",
+            url=url,
+            published=printed,
+            last=place or last,
+            unit="GiB",
+            compute=lambda: kept(model, tokens),
+            mistaken=again and (lambda: again(model, tokens)),
+        )
+
+    return my_claim
+
+
+def kept(model, tokens, heads=1):
+    return 4 * model.layers * heads * model.kv_heads * model.head_dim * tokens / 2**30
+
+
+twice = partial(kept, heads=2)
+
+WRONG = [
+    (
+        "attention-2",
+        {"A": "flatter", "B": "sharper", "C": "same", "D": "uniform", "E": "same"},
+        r"not right for: A, B\. A: without the division.* B: divided by √d once more",
+    ),
+    ("attention-2", {"A": "sharper"}, "not right for: B, C, D, E"),
+    ("attention-2", "sharper", "expected a dict, got str 'sharper'"),
+    ("attention-3", 0.5, "expected a function of a workload, got float 0.5"),
+    ("attention-6", partial(online, sum_shrinks=False, output_shrinks=False), "in the two sums"),
+    ("attention-6", partial(online, sum_shrinks=False), "the sum of exponentials must shrink"),
+    ("attention-6", partial(online, output_shrinks=False), "the output so far must shrink"),
+    ("attention-6", one_liner, r"O is right, but peak .*let go of each block"),
+    ("memory-1", 32 * 8192**2 * 2, "three steps of k, M, G"),
+    ("memory-1", 32 * 8192**2 * 2 / 2**30, "1 GB is 10⁹ bytes"),
+    ("memory-1", 32 * 32 * 8192**2 * 2 / 1e9, "too large by a factor of 32: the number of heads"),
+    ("memory-1", "4 GB", "expected a number of GB, got str '4 GB'"),
+    ("memory-1", True, "expected a number of GB, got bool True"),
+    (
+        "memory-2",
+        lambda w: (3 * w.score_bytes + 4 * w.head_bytes) / w.heads,
+        "too small by a factor of H, the number of heads",
+    ),
+    ("memory-4", one_liner, r"O is right, but peak .*Alive at your peak: Q, K, V, bmm, S"),
+    ("memory-4", standard_attention, "O is right, but peak .*Alive at your peak: .*S, P, O"),
+    ("memory-4", lambda q, k, v: None, "must return O, a tensor, and returned NoneType"),
+    ("memory-5", one_liner, "fewer queries at a time"),
+    ("memory-5", lambda q, k, v: q[..., :768, :], r"shape \[1, 2, 768, 8\] instead of"),
+    ("memory-5", lambda q, k, v: one_liner(q, v, k), "O is not right: some entry is off by"),
+    ("memory-5", flash_sdpa, "PyTorch's own attention"),
+    ("measurement-1", "reserved", "expected a dict"),
+    ("measurement-2", lambda sizes: sizes, r"must return a number, and returned list \[4, 2, -4,"),
+    ("measurement-4", 8.51968, "two steps of k, M, G"),
+    ("measurement-5", segment_rounded_down, "for 10 MiB less 1 B: too small"),
+    ("measurement-6", replay(NeverJoins), "for free neighbours that join: too large"),
+    ("measurement-6", replay(OnePool), "for a small block, which must not come"),
+    ("measurement-6", replay(NeverReuses), "for a freed block that is used again: too large"),
+    ("intensity-1", "1/8", "expected a number of FLOP/B, got str '1/8'"),
+    ("intensity-3", 179, "too small"),
+    ("intensity-4", ["memory"] * 5, "expected a dict, got list"),
+    ("roofline-1", 8 * SCALE_GB_S, "a byte has 8 bits"),
+    ("roofline-1", SCALE_GB_S / 1.024**3, "1 GB is 10⁹ bytes"),
+    ("roofline-1", SCALE_GB_S / 1000, "the unit that is asked for, one step"),
+    ("roofline-1", SCALE_GB_S / 12, "number of heads"),
+    (
+        "roofline-4",
+        lambda w: 3 * w.seq_len / 256 * w.head_bytes / w.heads,
+        "too small by a factor of H, the number of heads",
+    ),
+    ("training-3", ["P", "mask", "dP", "dS", "dP∘P"], "only dropout's backward"),
+    ("training-3", {"S", "P"}, "not right; go through backward, operation by operation"),
+    ("training-6", one_liner, r"O is right, but peak .*only one head's"),
+    ("training-6", heads_in_a_loop, r"Alive at your peak: .*P 12.*only one head's"),
+    (
+        "training-6",
+        partial(checkpoint, one_liner, use_reentrant=False),
+        r"O is right, but peak .*only one head's",
+    ),
+    ("training-6", torch.no_grad()(one_liner), "autograd can't go back from O"),
+    ("training-6", lambda q, k, v: one_liner(q, k.detach(), v), "O is right, but dK not"),
+    ("training-7", own_backward(row_sums=False), "dS lacks the row sums: softmax's denominator"),
+    ("training-7", own_backward(scale=False), "dQ and dK lack the factor"),
+    ("training-7", own_backward(row_sums=False, scale=False), "row sums, and dQ and dK"),
+    ("training-7", own_backward(transpose=False), "O is right, but dK not"),
+    ("training-7", own_backward(), r"O is right, but peak .*compute dS in the memory of dP"),
+    ("published-1", 67.1, "too large, by a factor of 2"),
+    ("published-6", 1.95, "expected a function"),
+    ("published-6", lambda *_: 1.95, "must return a Claim, and returned a float"),
+    ("published-6", claims(kept, place=1.0), "must be what was printed"),
+    ("published-6", claims(kept), "let mistaken compute that"),
+    ("published-6", claims(kept, kept), "does mistaken take heads twice"),
+    ("published-6", claims(twice), "the source took twice as many"),
+    ("published-6", claims(partial(kept, heads=4)), "not of all heads of queries"),
+    ("published-6", claims(partial(kept, heads=1.024**3)), "in GB"),
+    ("published-6", claims(partial(kept, heads=1 / 2)), "two tensors"),
+    ("published-6", claims(kept, twice, url=""), "by which source"),
+    ("published-6", claims(lambda *_: 1.95, twice), "computed is 1.95"),
+    ("summary-4", one_liner, "one half after the other"),
+    ("summary-6", partial(tiles, sum_shrinks=False), "sum of exponentials must shrink"),
+    ("summary-6", tiles, "O is right, but peak .*into one tensor"),
+]
