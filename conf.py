@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import platform
 import sys
 from pathlib import Path
@@ -42,10 +43,14 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx-mathjax-offline",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinxcontrib.bibtex",
     "captions",
+    "folds",
     "listings",
     "notebooks",
+    "progress",
+    "taught",
 ]
 
 myst_enable_extensions = ["dollarmath"]
@@ -58,8 +63,6 @@ nb_execution_timeout = 600
 nb_execution_show_tb = True
 nb_merge_streams = True
 
-# Only solutions are folded.
-nb_code_prompt_show = nb_code_prompt_hide = "Solution"
 
 numfig = True
 math_numfig = True
@@ -67,6 +70,12 @@ bibtex_bibfiles = ["book/references.bib"]
 bibtex_reference_style = "author_year"
 bibtex_default_style = "plain"
 
+autosummary_ignore_module_all = True
+for stub in (Path(__file__).parent / "book" / "en" / "reference").glob("*.rst"):
+    if not importlib.util.find_spec(stub.stem):
+        stub.unlink()  # of a module that is no more
+autodoc_default_options = {"exclude-members": "set"}  # of matplotlib's figures
+autodoc_preserve_defaults = True  # as they are written: no path of this machine
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -74,6 +83,8 @@ autodoc_typehints_format = "short"
 nitpick_ignore_regex = [("py:.*", r"(?!attnmem).*|attnmem\..*\b(_Block|T)")]
 
 copybutton_selector = "div.cell_input div.highlight pre"
+
+templates_path = [str(Path(__file__).parent / "book" / "_templates")]
 
 html_theme = "furo"
 html_title = "attnmem"

@@ -18,8 +18,9 @@ BUILD = ROOT / "_build"
 HTML = BUILD / "html" / "en"
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
-# Warnings and broken references are errors, and all of them are shown, with tracebacks.
-SPHINX = ["-c", ".", "-d", "_build/doctrees/en", "-n", "-W", "--keep-going", "-T"]
+# Warnings and broken references are errors, and all of them are shown, with tracebacks; beside them
+# only the pages as they run (book/_ext/progress.py).
+SPHINX = ["-c", ".", "-d", "_build/doctrees/en", "-n", "-W", "--keep-going", "-T", "-q"]
 
 # ATTNMEM_USE_INSTALLED=1: take what the Python that runs nox has installed (a torch built for
 # this machine's GPU, say), and install only what is missing.
@@ -54,12 +55,13 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting and types."""
+    """Check style, formatting, types, and which way imports run."""
     without_arguments(session)
     install(session, "lint")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("lint-imports")
 
 
 @nox.session
@@ -75,6 +77,18 @@ def bench(session: nox.Session) -> None:
     without_arguments(session)
     install(session)
     session.run("python", "benchmarks/memtracker.py")
+
+
+@nox.session
+def dist(session: nox.Session) -> None:
+    """Pack what a release has: the package's sdist and wheel, and the book that docs has built."""
+    without_arguments(session)
+    if not (HTML / "index.html").exists():
+        session.error("dist packs the built book: run nox -s docs first")
+    session.install("-c", "constraints.txt", "build")
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    session.run("python", "-m", "build")
+    shutil.make_archive("dist/attnmem-book", "zip", HTML)
 
 
 @nox.session
@@ -94,7 +108,8 @@ def wheels(session: nox.Session) -> None:
 def clean(session: nox.Session) -> None:
     """Delete the built book and what was kept of its executions."""
     without_arguments(session)
-    shutil.rmtree(BUILD, ignore_errors=True)
+    for folder in (BUILD, ROOT / "book" / "en" / "reference"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def without_arguments(session: nox.Session) -> None:

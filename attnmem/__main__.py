@@ -1,4 +1,4 @@
-"""The package from a shell: ``python -m attnmem --help``."""
+"""The package from a shell: ``attnmem --help``, or ``python -m attnmem --help``."""
 
 import importlib
 import json
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from attnmem.measurement.device import provenance, resolve_device
 from attnmem.measurement.grid import grid, speed_grid
-from attnmem.measurement.records import PACKAGE, make_record
+from attnmem.measurement.records import make_record
 from attnmem.prediction.trace import max_seq_len, trace
 from attnmem.programs import Program, standard_attention
 from attnmem.workload import Workload
@@ -99,13 +99,13 @@ def measure_command(
     device: Annotated[str, typer.Option(help="The torch device, such as cuda or cuda:1.")] = "cuda",
     output: Annotated[
         Path | None,
-        typer.Option(help="The JSON file to write; by default one named after the device."),
+        typer.Option(help="The JSON file to write; by default one here, named after the device."),
     ] = None,
 ) -> None:
     """Measure the book's grid on a GPU and record it, with its provenance, as JSON."""
     found = _checked(resolve_device, device)
     name = provenance(found).device.lower().replace(" ", "-")
-    output = output or PACKAGE / "data" / f"{name}.json"
+    output = output or Path(f"{name}.json")
     record = make_record(
         track(grid(), description="Memory", console=console),
         found,
@@ -151,4 +151,5 @@ def _memory_bytes(text: str) -> int:
         raise typer.BadParameter(f"memory must be like 80GB or 79.2GiB, got {text!r}") from None
 
 
-app()
+if __name__ == "__main__":
+    app()

@@ -49,8 +49,10 @@ def depart(translator: Any, node: table_caption) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
-    app.add_enumerable_node(
-        table_caption, "table", lambda node: node["title"], html=(visit, depart)
-    )
+
+    def title(node: Any) -> str:
+        return node["title"]
+
+    app.add_enumerable_node(table_caption, "table", title, html=(visit, depart))
     app.add_directive("table-caption", TableCaption)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

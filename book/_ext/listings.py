@@ -1,4 +1,4 @@
-"""Listings of the package, as a reader wants them: without what is meant for the reference."""
+"""Listings of the package: docstrings with names where the reference has links."""
 
 import re
 from typing import Any
@@ -7,15 +7,12 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
-SECTION = re.compile(
-    r"(?:\s*\n *| )(?:Taught|Shown|Used) in\s+(?::[a-z]+:`[^`]+`,?\s*(?:and\s+)?)+\.(?=\s|\"{3})"
-)
 ROLE = re.compile(r":[a-z:]+:`~?(?:[\w.]+\.)?([\w/-]+)`")
 
 
 def plain(code: str) -> str:
-    """Code whose docstrings name no section, and other names as they are typed."""
-    return ROLE.sub(r"``\1``", SECTION.sub("", code))
+    """Code whose docstrings name what they refer to as it is typed."""
+    return ROLE.sub(r"``\1``", code)
 
 
 class Plain(SphinxTransform):

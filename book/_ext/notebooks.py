@@ -14,6 +14,7 @@ import jupytext
 import nbformat
 from docutils import nodes
 from listings import plain
+from myst_nb.core.variables import format_plain_text
 from sphinx.application import Sphinx
 from sphinx.directives.code import LiteralIncludeReader
 
@@ -55,9 +56,8 @@ class Page:
             cell.id = f"{self.name}-{number}"
             if cell.cell_type == "markdown":
                 self._resolve(cell, solved)
-            else:  # a solution is folded here, too
-                if "hide-cell" in cell.metadata.pop("tags", ()):
-                    cell.metadata["jupyter"] = {"source_hidden": True}
+            elif {"hide-cell", "hide-input"} & {*cell.metadata.pop("tags", ())}:
+                cell.metadata["jupyter"] = {"source_hidden": True}  # folded here, too
         return nbformat.v4.new_notebook(
             cells=[nbformat.v4.new_markdown_cell(NEEDS, id=f"{self.name}-needs"), *cells],
             metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
@@ -107,7 +107,8 @@ class Page:
     def _role(self, found: re.Match[str]) -> str:
         kind, title, target = found.groups()
         if kind == "glue:text":
-            return "".join(self.glued[target]["text/plain"]).strip("'\"")
+            key, _, form = target.partition(":")
+            return format_plain_text("".join(self.glued[key]["text/plain"]), form)
         if kind == "eq":
             return f"({self._equation(target)})"
         if kind == "numref":
