@@ -37,7 +37,7 @@ def tracked(m: Measurement) -> int:
     return max(sizes["Total"] for sizes in tracker.get_tracker_snapshot("peak").values())
 
 
-def compare(name: str, predict: Callable[[Measurement], int]) -> dict[str, object]:
+def compare(name: str, predict: Callable[[Measurement], int]) -> tuple[str, int, int, float]:
     """One row: cells that ran, cells that are exact, the median time in milliseconds."""
     exact, times = 0, []
     for m in load().measurements:
@@ -50,12 +50,12 @@ def compare(name: str, predict: Callable[[Measurement], int]) -> dict[str, objec
             continue
         times.append(time.perf_counter() - begin)
         exact += predicted == m.peak_bytes
-    median = statistics.median(times)
-    return {"": name, "cells": len(times), "exact": exact, "ms per cell": f"{1e3 * median:.2f}"}
+    return name, len(times), exact, 1e3 * statistics.median(times)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     print(f"against {load().provenance}")
-    print(Table([compare("trace", traced), compare("MemTracker", tracked)]))
+    columns = {"": "", "cells": "", "exact": "", "ms per cell": ".2f"}
+    print(Table(columns, [compare("trace", traced), compare("MemTracker", tracked)]))

@@ -289,11 +289,8 @@ def test_stacks_adds_up_to_each_peak():
 
 
 def test_a_table_is_html_in_a_notebook_and_text_in_a_terminal():
-    rows: list[dict[str, object]] = [
-        {"card": "A", "bytes": 1024, "ms": 2.5},
-        {"card": "<B>", "bytes": None, "ms": "–"},
-    ]
-    table = Table(rows, {"bytes": ",", "ms": "{:.2f} ms"})
+    columns = {"card": "", "bytes": ",", "ms": "{:.2f} ms"}
+    table = Table(columns, [("A", 1024, 2.5), ("<B>", None, "–")])
     assert repr(table).splitlines()[2:] == ["A         1,024  2.50 ms", "<B>           –        –"]
     html = table._repr_html_()
     assert "<th>card" in html

@@ -1,4 +1,4 @@
-"""The page on arithmetic intensity: its tables, its numbers, its claims."""
+"""The page on arithmetic intensity: its tables, what its text looks up, and what it says."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,69 +10,52 @@ import torch
 from attnmem import figures
 from attnmem.catalog import ACCELERATORS, Accelerator, accelerator, model
 from attnmem.formulas import standard_steps
+from attnmem.lessons.shared import SHORT, W, total
 from attnmem.lessons.table import Table
 from attnmem.roofline import attainable_seconds, bound, limits, ridge_point
 from attnmem.workload import Workload
 
 LENGTHS = (512, 1024, 2048, 4096, 8192)
-LONG = Workload(batch=1, heads=12, seq_len=LENGTHS[-1], head_dim=64, dtype=torch.float16)
+HEAD_DIMS = (64, 128, 256)
 SHOWN = tuple(accelerator(name) for name in ("RTX 3090", "A100 80 GB SXM4", "H100 SXM"))
 _, A100, H100 = SHOWN
 LLAMA, GPT = model("Llama 3 8B"), model("GPT-2 medium")
 BATCH = 16
+# What the data sheet of some cards does not have is not compared.
+WITH_VECTOR_RATE = [card for card in ACCELERATORS if card.vector_tflops]
 
 
 def table_of_intensities(w: Workload, lengths: Sequence[int]) -> Table:
     """The FLOPs per byte of each step of standard attention, a row for each length."""
     return Table(
-        [
-            {"N": n}
-            | {f"{s.name} (FLOP/B)": s.intensity for s in standard_steps(replace(w, seq_len=n))}
-            for n in lengths
-        ],
-        {f"{s.name} (FLOP/B)": ".2f" for s in standard_steps(w)},
+        {"N": ""} | {f"{step.name} (FLOP/B)": ".2f" for step in standard_steps(w)},
+        ((n, *(s.intensity for s in standard_steps(replace(w, seq_len=n)))) for n in lengths),
     )
 
 
 def table_of_work(w: Workload) -> Table:
     """The FLOPs and bytes of each step of standard attention."""
     return Table(
-        [
-            {
-                "step": step.name,
-                "GFLOPs": step.flops / 1e9,
-                "read (MB)": step.bytes_read / 1e6,
-                "written (MB)": step.bytes_written / 1e6,
-                "FLOP/B": step.intensity,
-            }
-            for step in standard_steps(w)
-        ],
-        {"GFLOPs": ",.3f", "read (MB)": ",.1f", "written (MB)": ",.1f", "FLOP/B": ".2f"},
+        {"step": "", "GFLOPs": ",.3f", "read (MB)": ",.1f", "written (MB)": ",.1f"}
+        | {"FLOP/B": ".2f"},
+        (
+            (s.name, s.flops / 1e9, s.bytes_read / 1e6, s.bytes_written / 1e6, s.intensity)
+            for s in standard_steps(w)
+        ),
     )
 
 
 def table_of_balance_points(cards: Sequence[Accelerator]) -> Table:
     """Bandwidth, rates and balance points of each card, as its data sheet has them."""
+    rows = []
+    for card in cards:
+        rates = card.bandwidth_gb_s, card.matrix_tflops, card.vector_tflops
+        vector = ridge_point(card, matrix=False) if card.vector_tflops else None
+        rows.append((card.name, *rates, ridge_point(card, matrix=True), vector))
     return Table(
-        [
-            {
-                "card": card.name,
-                "GB/s": card.bandwidth_gb_s,
-                "matrix TFLOP/s": card.matrix_tflops,
-                "vector TFLOP/s": card.vector_tflops,
-                "balance, matrix (FLOP/B)": ridge_point(card, matrix=True),
-                "balance, vector (FLOP/B)": ridge_point(card, matrix=False)
-                if card.vector_tflops
-                else None,
-            }
-            for card in cards
-        ],
-        {
-            "GB/s": "g",
-            "matrix TFLOP/s": "g",
-            "balance, matrix (FLOP/B)": ".1f",
-            "balance, vector (FLOP/B)": ".0f",
-        },
+        {"card": "", "GB/s": "g", "matrix TFLOP/s": "g", "vector TFLOP/s": ""}
+        | {"balance, matrix (FLOP/B)": ".1f", "balance, vector (FLOP/B)": ".0f"},
+        rows,
     )
 
 
@@ -80,95 +63,84 @@ def table_of_bounds(w: Workload, head_dims: Sequence[int], cards: Sequence[Accel
     """What limits QKᵀ on each card, a column for each head dimension."""
     products = [standard_steps(replace(w, head_dim=d))[0] for d in head_dims]
     return Table(
-        [
-            {"card": card.name}
-            | {f"d = {d}": bound(qk, card) for d, qk in zip(head_dims, products, strict=True)}
-            for card in cards
-        ]
+        {"card": ""} | {f"d = {d}": "" for d in head_dims},
+        ((card.name, *(bound(qk, card) for qk in products)) for card in cards),
     )
 
 
 def table_of_shares(w: Workload, card: Accelerator) -> Table:
     """What limits each step on one card, its least time, and its shares of all time and FLOPs."""
-    steps = standard_steps(w)
-    flops = sum(step.flops for step in steps)
+    steps = [(step, attainable_seconds(step, card)) for step in standard_steps(w)]
+    seconds, flops = least_seconds(w, card), sum(step.flops for step, _ in steps)
     return Table(
-        [
-            {
-                "step": step.name,
-                "limited by": bound(step, card),
-                "least time (ms)": 1e3 * attainable_seconds(step, card),
-                "share of the least time": attainable_seconds(step, card) / least_seconds(w, card),
-                "share of the FLOPs": step.flops / flops,
-            }
-            for step in steps
-        ],
         {
+            "step": "",
+            "limited by": "",
             "least time (ms)": ".2f",
             "share of the least time": ".0%",
             "share of the FLOPs": ".1%",
         },
+        (
+            (step.name, bound(step, card), 1e3 * least, least / seconds, step.flops / flops)
+            for step, least in steps
+        ),
     )
 
 
 def table_of_verdicts(cases: Mapping[str, Workload], cards: Sequence[Accelerator]) -> Table:
     """What limits the steps of each layer on each card, and whether S fits into the cache."""
+    rows = []
+    for name, w in cases.items():
+        steps = standard_steps(w)
+        for card in cards:
+            bounds = ", ".join(sorted({bound(step, card) for step in steps}))
+            cache = card.l2_bytes and card.l2_bytes / 1e6
+            against = steps[0].intensity, ridge_point(card, matrix=True)
+            rows.append((name, card.name, *against, bounds, w.score_bytes / 1e6, cache))
     return Table(
-        [
-            {
-                "layer": name,
-                "card": card.name,
-                "QKᵀ, PV (FLOP/B)": standard_steps(w)[0].intensity,
-                "balance (FLOP/B)": ridge_point(card, matrix=True),
-                "all steps": ", ".join(sorted({bound(step, card) for step in standard_steps(w)})),
-                "S (MB)": w.score_bytes / 1e6,
-                "L2 (MB)": card.l2_bytes and card.l2_bytes / 1e6,
-            }
-            for name, w in cases.items()
-            for card in cards
-        ],
         {
+            "layer": "",
+            "card": "",
             "QKᵀ, PV (FLOP/B)": ".0f",
             "balance (FLOP/B)": ".0f",
+            "all steps": "",
             "S (MB)": ",.1f",
             "L2 (MB)": ".1f",
         },
+        rows,
     )
 
 
 def table_of_least_times(cases: Mapping[str, Workload], cards: Sequence[Accelerator]) -> Table:
     """The least time of each step of each layer on each card, beside the products' arithmetic."""
-    rows = [
-        {"layer": name, "card": card.name}
-        | {f"{s.name} (ms)": 1e3 * attainable_seconds(s, card) for s in standard_steps(w)}
-        | {
-            "sum (ms)": 1e3 * least_seconds(w, card),
-            "arithmetic of products (ms)": 1e3 * product_seconds(w, card),
-            "sum / arithmetic": waiting(w, card),
-        }
-        for name, w in cases.items()
-        for card in cards
-    ]
-    return Table(rows, dict.fromkeys(rows[0], ".2f") | {"sum / arithmetic": ".1f"})
+    rows = []
+    for name, w in cases.items():
+        for card in cards:
+            seconds = [attainable_seconds(step, card) for step in standard_steps(w)]
+            seconds += [sum(seconds), product_seconds(w, card)]
+            rows.append((name, card.name, *(1e3 * s for s in seconds), waiting(w, card)))
+    times = [*(step.name for step in standard_steps(W)), "sum", "arithmetic of products"]
+    return Table(
+        {"layer": "", "card": ""}
+        | {f"{name} (ms)": ".2f" for name in times}
+        | {"sum / arithmetic": ".1f"},
+        rows,
+    )
 
 
 def table_of_sources(cards: Sequence[Accelerator]) -> Table:
     """Where the figures of each card come from."""
     return Table(
-        [
-            {"card": card.name, "source": card.source, "read": card.read, "note": card.note}
-            for card in cards
-        ]
+        dict.fromkeys(("card", "source", "read", "note"), ""),
+        ((card.name, card.source, card.read, card.note) for card in cards),
     )
 
 
 def table_of_other_figures(cards: Sequence[Accelerator]) -> Table:
     """The TF32 rate and the L2 cache of each card."""
     return Table(
-        [
-            {"card": card.name, "TF32 TFLOP/s": card.tf32_tflops, "L2 (MiB)": card.l2_mib}
-            for card in cards
-        ]
+        {"card": "", "TF32 TFLOP/s": "", "L2 (MiB)": ""},
+        ((card.name, card.tf32_tflops, card.l2_mib) for card in cards),
     )
 
 
@@ -187,53 +159,53 @@ def waiting(w: Workload, card: Accelerator) -> float:
     return least_seconds(w, card) / product_seconds(w, card)
 
 
-def limited_by_arithmetic(head_dim: int) -> int:
-    """On how many cards arithmetic limits QKᵀ of long sequences."""
-    qk, *_ = standard_steps(replace(LONG, head_dim=head_dim))
-    return sum(bound(qk, card) == "compute" for card in ACCELERATORS)
+def limited_by_arithmetic(w: Workload, cards: Sequence[Accelerator]) -> dict[int, int]:
+    """Head dimension -> on how many cards arithmetic limits QKᵀ."""
+    products = {d: standard_steps(replace(w, head_dim=d))[0] for d in HEAD_DIMS}
+    return {d: sum(bound(qk, card) == "compute" for card in cards) for d, qk in products.items()}
 
 
-def vector_points() -> list[float]:
-    """The balance points of the vector units, of all cards that have a vector rate."""
-    return [ridge_point(card, matrix=False) for card in ACCELERATORS if card.vector_tflops]
+def _balance_points() -> tuple[list[float], list[float]]:
+    """Of the matrix units of all cards, and of the vector units where they have a rate."""
+    return (
+        [ridge_point(card, matrix=True) for card in ACCELERATORS],
+        [ridge_point(card, matrix=False) for card in WITH_VECTOR_RATE],
+    )
 
 
 def numbers() -> dict[str, Any]:
     """What the text looks up."""
-    qk, scale, softmax, pv = standard_steps(LONG)
+    _, scale, softmax, _ = steps = standard_steps(W)
     pointwise_seconds = sum(attainable_seconds(step, H100) for step in (scale, softmax))
-    flops = sum(step.flops for step in (qk, scale, softmax, pv))
     exp_seconds = limits(softmax, H100)["special functions"]
-    points = [ridge_point(card, matrix=True) for card in ACCELERATORS]
+    matrix_points, vector_points = _balance_points()
+    computing = limited_by_arithmetic(W, ACCELERATORS)
+    layer = LLAMA.workload()
     shared = LLAMA.heads // LLAMA.kv_heads
     return {
         "scale_intensity": scale.intensity,
         "softmax_intensity": softmax.intensity,
-        "lowest": min(points),
-        "highest": max(points),
-        "lowest_vector": floor(min(vector_points())),
-        "curves": figures.intensities(LONG, LENGTHS, [64, 128, 256], SHOWN),
+        "lowest": min(matrix_points),
+        "highest": max(matrix_points),
+        "lowest_vector": floor(min(vector_points)),
+        "curves": figures.intensities(W, LENGTHS, HEAD_DIMS, SHOWN),
         "cards": len(ACCELERATORS),
-        "compute_64": limited_by_arithmetic(64),
-        "compute_128": limited_by_arithmetic(128),
-        "compute_256": limited_by_arithmetic(256),
-        "pointwise_flops": (scale.flops + softmax.flops) / flops,
-        "pointwise_time": pointwise_seconds / least_seconds(LONG, H100),
-        "wait": waiting(LONG, H100),
+        **{f"compute_{d}": count for d, count in computing.items()},
+        "pointwise_flops": (scale.flops + softmax.flops) / sum(step.flops for step in steps),
+        "pointwise_time": pointwise_seconds / least_seconds(W, H100),
+        "wait": waiting(W, H100),
         "special_tera": softmax.special / exp_seconds / 1e12,
         "exp_ms": 1e3 * exp_seconds,
-        "products_ms": 1e3 * product_seconds(LONG, H100),
+        "products_ms": 1e3 * product_seconds(W, H100),
         "h100_l2": H100.l2_mib,
-        "s_512_mb": replace(LONG, seq_len=512).score_bytes / 1e6,
-        "s_1024_mb": replace(LONG, seq_len=1024).score_bytes / 1e6,
-        "s_2048_mb": replace(LONG, seq_len=2048).score_bytes / 1e6,
+        **{f"s_{n}_mb": replace(SHORT, seq_len=n).score_bytes / 1e6 for n in (512, 1024, 2048)},
         "llama_d": LLAMA.head_dim,
         "llama_n": LLAMA.context,
         "llama_heads": LLAMA.heads,
         "llama_kv_heads": LLAMA.kv_heads,
         "llama_layers": LLAMA.layers,
-        "llama_a100_ms": 1e3 * LLAMA.layers * least_seconds(LLAMA.workload(), A100),
-        "llama_h100_ms": 1e3 * LLAMA.layers * least_seconds(LLAMA.workload(), H100),
+        "llama_a100_ms": 1e3 * LLAMA.layers * least_seconds(layer, A100),
+        "llama_h100_ms": 1e3 * LLAMA.layers * least_seconds(layer, H100),
         "gpt_d": GPT.head_dim,
         "gpt_n": GPT.context,
         "gpt_batch": BATCH,
@@ -246,42 +218,29 @@ def numbers() -> dict[str, Any]:
 
 
 def claims() -> dict[str, bool]:
-    """What the text says of these numbers: sentence -> whether it holds."""
-    qk, scale, softmax, pv = standard_steps(LONG)
-    steps = (qk, scale, softmax, pv)
-    matrix_points = [ridge_point(card, matrix=True) for card in ACCELERATORS]
-    product = {d: standard_steps(replace(LONG, head_dim=d))[0].intensity for d in (64, 128, 256)}
+    """What the text says of its numbers."""
+    qk, scale, softmax, pv = steps = standard_steps(W)
+    pointwise = max(scale.intensity, softmax.intensity)
+    matrix_points, vector_points = _balance_points()
+    product = {d: standard_steps(replace(W, head_dim=d))[0].intensity for d in HEAD_DIMS}
     rtx3090, a100, h100 = (ridge_point(card, matrix=True) for card in SHOWN)
-    llama, gpt = LLAMA.workload(), GPT.workload()
-    a_batch = replace(gpt, batch=BATCH)
+    computing = list(limited_by_arithmetic(W, ACCELERATORS).values())
+    llama, gpt, a_batch = LLAMA.workload(), GPT.workload(), GPT.workload(batch=BATCH)
     pair = (A100, H100)
     found = {bound(s, c) for w in (llama, gpt, a_batch) for s in standard_steps(w) for c in pair}
-    f32, *_ = standard_steps(replace(LONG, dtype=torch.float32))
+    f32, *_ = standard_steps(replace(W, dtype=torch.float32))
     shrinks = least_seconds(llama, A100) / least_seconds(llama, H100)
     return {
-        "PV has the FLOPs and the intensity of QKᵀ": (
-            (pv.flops, pv.intensity) == (qk.flops, qk.intensity)
-        ),
-        "the sum of all bytes is 6S + 4X": (
-            sum(step.bytes_moved for step in steps) == 6 * LONG.score_bytes + 4 * LONG.head_bytes
-        ),
-        "softmax and scaling are far below every balance point of matrix units": (
-            10 * max(scale.intensity, softmax.intensity) < min(matrix_points)
-        ),
-        "and below those of the vector units": (
-            max(scale.intensity, softmax.intensity) < min(vector_points())
-        ),
+        "PV has FLOPs and intensity of QKᵀ": (pv.flops, pv.intensity) == (qk.flops, qk.intensity),
+        "all bytes are 6S + 4X": sum(step.bytes_moved for step in steps) == total(W, 6, 4),
+        "softmax and scaling are far below all matrix units": 10 * pointwise < min(matrix_points),
+        "and below those of the vector units": pointwise < min(vector_points),
         "at d = 64 the product is below all three cards": product[64] < min(rtx3090, a100, h100),
         "at d = 128 it ends above the RTX 3090": rtx3090 < product[128] < min(a100, h100),
         "at d = 256 it ends above two of them": max(rtx3090, a100) < product[256] < h100,
-        "products are memory-bound where d is small, and not in general": (
-            limited_by_arithmetic(64) < limited_by_arithmetic(128) < limited_by_arithmetic(256)
-        ),
+        "products are memory-bound where d is small": computing[0] < computing[1] < computing[2],
         "memory limits scaling and softmax on every card that has a vector rate": all(
-            bound(step, card) == "memory"
-            for step in (scale, softmax)
-            for card in ACCELERATORS
-            if card.vector_tflops
+            bound(step, card) == "memory" for step in (scale, softmax) for card in WITH_VECTOR_RATE
         ),
         "all verdicts of the case are the same: memory": found == {"memory"},
         "S of one sequence of GPT-2 medium fits into either L2, that of 16 does not": all(

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from attnmem import figures
-from attnmem.figures.style import Picture
 from attnmem.formulas import standard_steps
-from attnmem.lessons.roofline.steps import Observed, W, where_at_roof
+from attnmem.lessons.roofline.steps import Observed
+from attnmem.lessons.shared import W
 from attnmem.lessons.table import Table
 from attnmem.measurement.device import provenance
 from attnmem.measurement.timing import ceilings, time_steps
@@ -34,39 +34,27 @@ def measured_here() -> list[Observed]:
 
 def table_of_own_steps(steps: list[Observed]) -> Table:
     """The time and the rates of each step, its share of its roof, and what limits it."""
+    rows = []
+    for s in steps:
+        rates = s.predicted.bytes_moved / s.seconds / 1e9, s.flops_per_second / 1e9
+        rows.append((s.name, 1e6 * s.seconds, *rates, s.share, s.limit))
     return Table(
-        [
-            {
-                "step": s.name,
-                "time (µs)": 1e6 * s.seconds,
-                "GB/s": s.predicted.bytes_moved / s.seconds / 1e9,
-                "GFLOP/s": s.predicted.flops / s.seconds / 1e9,
-                "share of its roof": s.share,
-                "limited by": s.limit,
-            }
-            for s in steps
-        ],
-        {"time (µs)": ",.0f", "GB/s": ",.1f", "GFLOP/s": ",.1f", "share of its roof": ".0%"},
+        {"step": "", "time (µs)": ",.0f", "GB/s": ",.1f", "GFLOP/s": ",.1f"}
+        | {"share of its roof": ".0%", "limited by": ""},
+        rows,
     )
-
-
-def own_roofline(steps: list[Observed]) -> Picture:
-    """The steps under this machine's roof: where they should be, and where they are."""
-    here = steps[0].ceilings
-    roof = figures.Roof(
-        "copies and products, measured", max(here.largest.values()), max(here.matmul.values())
-    )
-    where_they_are = [
-        figures.Point(s.name, s.predicted.intensity, s.predicted.flops / s.seconds) for s in steps
-    ]
-    return figures.rooflines([roof], [where_at_roof(s) for s in steps], where_they_are)
 
 
 def numbers() -> dict[str, Any]:
     """What the text looks up."""
     steps = measured_here()
+    here = steps[0].ceilings
+    roof = figures.Roof(
+        "copies and products, measured", max(here.largest.values()), max(here.matmul.values())
+    )
+    points = [figures.Point(s.name, s.predicted.intensity, s.flops_per_second) for s in steps]
     return {
-        "mine": own_roofline(steps),
+        "mine": figures.rooflines([roof], [s.at_roof for s in steps], points),
         "mine_dtype": dtype_name(steps[0].predicted.dtype),
         "here": str(provenance()),
     }

@@ -1,38 +1,25 @@
 """The four steps of a forward pass: as predicted, and as a device took them."""
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
-
-import torch
 
 from attnmem.catalog import accelerator
 from attnmem.figures import Point
 from attnmem.formulas import standard_steps
+from attnmem.lessons.shared import W, known
 from attnmem.measurement.records import SHIPPED, Record, load
 from attnmem.measurement.timing import TimedStep
 from attnmem.programs import standard_attention
-from attnmem.roofline import Ceilings, limited_by, measured_roof, share_of_roof
+from attnmem.roofline import Ceilings, limited_by, measured_roof
 from attnmem.timeline import Step
 from attnmem.workload import Workload
 
-W = Workload(batch=1, heads=12, seq_len=8192, head_dim=64, dtype=torch.float16)
 LENGTHS: tuple[int, ...] = tuple(2**power for power in range(7, 15))
-LONG = replace(W, seq_len=LENGTHS[-1])
+LONGEST = replace(W, seq_len=LENGTHS[-1])
 HEAD_DIMS = (64, 128, 256)
+STEPS = tuple(step.name for step in standard_steps(W))
 
 H100, H200 = load(), load(SHIPPED.with_name("nvidia-h200.json"))
 CARD = accelerator("H100 SXM")  # what the first of them was made on
-
-T = TypeVar("T")
-
-
-def known(value: T | None) -> T:
-    """A value that a record or a data sheet has. Raises ``ValueError`` where it does not."""
-    if value is None:
-        raise ValueError("a value must be in the record or the data sheet, and is not")
-    return value
-
-
 CEILINGS = known(H100.ceilings)
 
 
@@ -55,19 +42,34 @@ class Observed:
         return self.timed.time.seconds
 
     @property
+    def flops_per_second(self) -> float:
+        """The predicted FLOPs over the measured time."""
+        return self.predicted.flops / self.seconds
+
+    @property
     def read(self) -> int:
         """Bytes read, as counted."""
         return known(self.timed.read)
 
     @property
-    def written(self) -> int:
-        """Bytes written, as counted."""
-        return known(self.timed.written)
+    def more_read(self) -> int:
+        """Bytes read, counted minus predicted."""
+        return self.read - self.predicted.bytes_read
+
+    @property
+    def more_written(self) -> int:
+        """Bytes written, counted minus predicted."""
+        return known(self.timed.written) - self.predicted.bytes_written
+
+    @property
+    def moved(self) -> int:
+        """Bytes read and written, as counted."""
+        return self.read + known(self.timed.written)
 
     @property
     def counted(self) -> float:
         """Bytes counted over bytes predicted, read and written together."""
-        return (self.read + self.written) / self.predicted.bytes_moved
+        return self.moved / self.predicted.bytes_moved
 
     @property
     def roof(self) -> str:
@@ -82,12 +84,18 @@ class Observed:
     @property
     def share(self) -> float:
         """What share of its roof it reaches."""
-        return share_of_roof(self.predicted, self.seconds, self.ceilings)
+        return self.least / self.seconds
 
     @property
     def limit(self) -> str:
         """What limits it."""
         return limited_by(self.predicted, self.seconds, self.ceilings)
+
+    @property
+    def at_roof(self) -> Point:
+        """Where it would be if it reached its roof."""
+        p = self.predicted
+        return Point(p.name, p.intensity, p.flops / self.least)
 
 
 def forward(w: Workload, record: Record = H100) -> list[Observed]:
@@ -101,11 +109,5 @@ def forward(w: Workload, record: Record = H100) -> list[Observed]:
 
 
 def at(seq_len: int, record: Record = H100) -> list[Observed]:
-    """The steps of :data:`W` at another length."""
+    """The steps of the book's example at another length."""
     return forward(replace(W, seq_len=seq_len), record)
-
-
-def where_at_roof(step: Observed) -> Point:
-    """Where a step would be if it reached its roof."""
-    p = step.predicted
-    return Point(p.name, p.intensity, p.flops / step.least)

@@ -1,0 +1,40 @@
+"""What several lessons use: the layer that is the book's example, its runs, sums of S and X."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+
+from attnmem.measurement import records
+from attnmem.measurement.memory import Measurement
+from attnmem.prediction.trace import Trace
+from attnmem.programs import standard_attention
+from attnmem.workload import Workload
+
+SHORT = Workload(batch=1, heads=12, seq_len=512, head_dim=64, dtype=torch.float16)
+W = replace(SHORT, seq_len=8192)
+
+T = TypeVar("T")
+
+
+def known(value: T | None) -> T:
+    """A value that a record or a data sheet has. Raises ``ValueError`` where it does not."""
+    if value is None:
+        raise ValueError("a value must be in the record or the data sheet, and is not")
+    return value
+
+
+def total(w: Workload, scores: int, heads: int) -> int:
+    """So many S and so many X, in bytes."""
+    return scores * w.score_bytes + heads * w.head_bytes
+
+
+def measured(w: Workload, lengths: Iterable[int], *, training: bool = False) -> list[Measurement]:
+    """Runs of standard attention on a GPU, one for each length."""
+    return [records.measured(standard_attention, replace(w, seq_len=n), training) for n in lengths]
+
+
+def same_events(m: Measurement, t: Trace) -> bool:
+    """Whether every allocation and every release is as predicted, in the same order."""
+    return [event.bytes for event in m.timeline] == [event.bytes for event in t.timeline]
