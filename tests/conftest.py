@@ -103,7 +103,8 @@ def small_book(tmp_path: Path) -> Book:
 @pytest.fixture(scope="session")
 def built_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The HTML of the whole book, built once for all workers."""
-    shared = tmp_path_factory.getbasetemp().parent / "book"
+    base = tmp_path_factory.getbasetemp()  # a worker's is a folder in that of its run
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "book"
     with FileLock(f"{shared}.lock"):
         if not shared.exists():
             book = Book(shared)
