@@ -1,6 +1,7 @@
 """Predict and measure the memory of attention: the instrument that the book is built on."""
 
 from attnmem.measurement.memory import Measurement, measure
+from attnmem.prediction.choice import which_kernel
 from attnmem.prediction.trace import Trace, max_seq_len, trace
 from attnmem.programs import standard_attention
 from attnmem.workload import Workload
@@ -14,4 +15,5 @@ __all__ = [
     "measure",
     "standard_attention",
     "trace",
+    "which_kernel",
 ]

@@ -2,17 +2,20 @@
 
 import importlib
 import json
+import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from attnmem.comparison.choices import peaks
 from attnmem.measurement.device import provenance, resolve_device
-from attnmem.measurement.grid import grid, speed_grid
+from attnmem.measurement.grid import corpus_grid, grid, speed_grid
 from attnmem.measurement.records import make_record
+from attnmem.prediction.choice import which_kernel
 from attnmem.prediction.trace import max_seq_len, trace
 from attnmem.programs import Program, standard_attention
 from attnmem.workload import Workload
@@ -94,6 +97,50 @@ def max_seq_len_command(
     print(json.dumps({"max_seq_len": n, "memory_bytes": size}) if as_json else n)
 
 
+@app.command()
+def kernels(
+    seq_len: Annotated[int, typer.Option(min=1, help="Sequence length N.")],
+    batch: Batch = 1,
+    heads: Heads = 12,
+    head_dim: HeadDim = 64,
+    dtype: Dtype = "float16",
+    training: Training = False,
+    device: Literal["cuda", "cpu"] = "cuda",
+    kv_heads: Annotated[int | None, typer.Option(min=1, help="Heads of K and V.")] = None,
+    value_dim: Annotated[int | None, typer.Option(min=1, help="Head dimension of V.")] = None,
+    mask: Annotated[Literal["bool", "float"] | None, typer.Option(help="Its kind.")] = None,
+    causal: Annotated[bool, typer.Option("--causal", help="is_causal=True.")] = False,
+    dropout: Annotated[float, typer.Option(min=0, max=1, help="dropout_p.")] = 0.0,
+    capability: Annotated[str, typer.Option(help="The GPU's, such as 8.0 for an A100.")] = "9.0",
+    as_json: Json = False,
+) -> None:
+    """Which kernel scaled_dot_product_attention takes, why no other, and what each would cost."""
+    w = _checked(
+        Workload, batch=batch, heads=heads, seq_len=seq_len, head_dim=head_dim, dtype=dtype
+    )
+    options: dict[str, Any] = {
+        "kv_heads": kv_heads,
+        "value_dim": value_dim,
+        "mask": mask,
+        "causal": causal,
+        "dropout": dropout,
+        "training": training,
+        "device": device,
+        "capability": _capability(capability),
+    }
+    choice = which_kernel(w, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a choice that the user sees
+        found = _checked(peaks, w, **options)
+    if as_json:
+        answer = {"kernel": choice.kernel, "reasons": choice.reasons, "peak_bytes": found}
+        print(json.dumps(answer, ensure_ascii=False))
+        return
+    print(choice)
+    for name, size in found.items():
+        print(f"{name:20} {size:>20,}")
+
+
 @app.command("measure")
 def measure_command(
     device: Annotated[str, typer.Option(help="The torch device, such as cuda or cuda:1.")] = "cuda",
@@ -101,15 +148,19 @@ def measure_command(
         Path | None,
         typer.Option(help="The JSON file to write; by default one here, named after the device."),
     ] = None,
+    corpus: Annotated[
+        bool, typer.Option("--corpus", help="The programs after public projects instead.")
+    ] = False,
 ) -> None:
     """Measure the book's grid on a GPU and record it, with its provenance, as JSON."""
     found = _checked(resolve_device, device)
     name = provenance(found).device.lower().replace(" ", "-")
     output = output or Path(f"{name}.json")
+    cases = corpus_grid(found) if corpus else grid()
     record = make_record(
-        track(grid(), description="Memory", console=console),
+        track(cases, description="Memory", console=console),
         found,
-        timed=track(speed_grid(), description="Speed", console=console),
+        timed=() if corpus else track(speed_grid(), description="Speed", console=console),
     )
     record.save(output)
     for failure in record.failures:
@@ -138,6 +189,13 @@ def _program(name: str) -> Program:
     if not callable(found):
         raise typer.BadParameter(f"{name!r} must be a function of q, k, v")
     return found  # type: ignore[no-any-return]
+
+
+def _capability(text: str) -> tuple[int, int]:
+    major, _, minor = text.partition(".")
+    if not (major.isdecimal() and minor.isdecimal()):
+        raise typer.BadParameter(f"capability must be like 8.0, got {text!r}")
+    return int(major), int(minor)
 
 
 def _memory_bytes(text: str) -> int:

@@ -199,14 +199,36 @@ def run(
     own = _storage_bytes(q, k, v, o)
     yield "forward", own
     if training:
+        parameters = _leaves(program, o, (q, k, v))
         do = torch.randn_like(o, memory_format=torch.contiguous_format)
         name("dO", do)
-        o.backward(do)  # type: ignore[no-untyped-call]
-        for label, tensor in (("dQ", q), ("dK", k), ("dV", v)):
-            if tensor.grad is not None:
-                name(label, tensor.grad)
-        del do
-        yield "backward", own
+        try:
+            o.backward(do)  # type: ignore[no-untyped-call]
+            for label, tensor in (("dQ", q), ("dK", k), ("dV", v)):
+                if tensor.grad is not None:
+                    name(label, tensor.grad)
+            del do
+            yield "backward", own
+        finally:  # the next run makes them again
+            for parameter in parameters:
+                parameter.grad = None
+
+
+def _leaves(program: Program, o: torch.Tensor, but: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """The tensors ``but`` some whose gradients a backward pass from ``o`` makes first."""
+    found = dict.fromkeys(program.parameters() if isinstance(program, torch.nn.Module) else ())
+    seen = {o.grad_fn}
+    nodes = [o.grad_fn] if o.grad_fn else []
+    while nodes:
+        node = nodes.pop()
+        if hasattr(node, "variable"):
+            found[node.variable] = None
+        for following, _ in node.next_functions:
+            if following and following not in seen:
+                seen.add(following)
+                nodes.append(following)
+    inputs = {id(x) for x in but}
+    return [x for x in found if x.grad is None and id(x) not in inputs]
 
 
 def _storage_bytes(*tensors: torch.Tensor) -> int:

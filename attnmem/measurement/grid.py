@@ -1,10 +1,12 @@
 """What a record holds: which programs, on which sizes."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
+from attnmem.corpus import CORPUS, WORKLOADS
 from attnmem.programs import (
     PROGRAMS,
     Program,
@@ -74,6 +76,17 @@ def speed_grid() -> list[Case]:
             for w in powers[2:7]
         ),
     ]
+
+
+def corpus_grid(device: str | torch.device) -> Iterator[Case]:
+    """The corpus on all its workloads, with and without training, made on ``device``."""
+    for entry in CORPUS.values():
+        for w in filter(entry.fits, WORKLOADS):
+            with torch.device(device):
+                program = entry.make(w)
+            program.__name__ = entry.name
+            yield Case(program, w)
+            yield Case(program, w, training=True)
 
 
 # (batch, heads, seq_len, head_dim)

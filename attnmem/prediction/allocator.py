@@ -79,6 +79,10 @@ class CachingAllocator:
         self.peak_allocated = max(self.peak_allocated, self.allocated)
         return block
 
+    def forget_peaks(self) -> None:
+        """Count from here: what is allocated and reserved now is baseline."""
+        self.allocated = self.peak_allocated = self.reserved = self.peak_reserved = 0
+
     def free(self, block: _Block) -> None:
         """Give a block back to the cache."""
         self.allocated -= block.size

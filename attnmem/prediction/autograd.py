@@ -25,11 +25,17 @@ def in_place(op: Any, args: Sequence[Any], zeros: int | None) -> torch.Tensor | 
         return None
     if op is aten.add.Tensor:
         counts = [_references(x) for x in args[:2]]
-        if min(counts) >= (alone := _engine_s_own()):  # in fewer hands: Python called, not autograd
-            return next((x for x, n in zip(args, counts, strict=False) if n == alone), None)
+        # In fewer hands: Python called, not autograd. A part of a larger tensor is not overwritten.
+        if min(counts) >= (alone := _engine_s_own()) and _dense(args[0]):
+            return args[0] if counts[0] == alone else None
     if op in SELECTIONS_BACKWARD and id(args[0].untyped_storage()) == zeros:
         return args[0]  # type: ignore[no-any-return]
     return None
+
+
+def _dense(x: torch.Tensor) -> bool:
+    found: bool = aten.is_non_overlapping_and_dense.default(x)
+    return found
 
 
 def _references(x: torch.Tensor) -> tuple[int, int]:

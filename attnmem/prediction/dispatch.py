@@ -1,46 +1,72 @@
-"""Calls of PyTorch that take another way on a device than on shapes alone, and that way."""
+"""What a program sees of the device, and calls of PyTorch that take another way there.
+
+A function mode sees each call of PyTorch, in the program and in the functions of PyTorch that are
+written in Python: for as long as a trace runs these do not ask for modes, and so are followed
+inside, and in the backward pass as well.
+"""
 
 import contextlib
 import functools
-import warnings
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch.overrides import TorchFunctionMode
 
+from attnmem.prediction import composites
+from attnmem.prediction.autocast import Autocast
 from attnmem.prediction.autograd import prepare
+from attnmem.prediction.refusal import VALUES, refuse, warn
 from attnmem.prediction.sdpa import attention
 
+# Modules of PyTorch whose Python functions ask for modes.
+ASKING = (F, torch.functional, torch._tensor, torch.autograd, torch.overrides)
+META = torch.device("meta")
+CONVERSIONS = ("array", "bool", "int", "float", "index", "complex", "contains")
+READING = {
+    getattr(torch.Tensor, f"__{name}__" if name in CONVERSIONS else name)
+    for name in ("item", "tolist", "numpy", "is_nonzero", *CONVERSIONS)
+}
+# What stands for these calls other functions, whose ways are taken in turn.
+FOLLOWED = {torch._native_multi_head_attention}
 
-class Routes(TorchFunctionMode):
-    """Sends calls the way that they go on ``device`` and would not go on shapes alone.
 
-    A function mode sees calls of the program itself. It is off inside a backward pass and inside
-    functions such as ``F.multi_head_attention_forward``, so the functions are replaced as well,
-    for as long as a trace runs.
+class Dispatch(TorchFunctionMode):
+    """Answers where tensors are, and sends calls the way that they go on ``device``.
+
+    Tensors without data, on ``meta``, stand for those on the device.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(
+        self, device: str, capability: tuple[int, int], has_values: Callable[[torch.Tensor], bool]
+    ) -> None:
         super().__init__()
-        self.device = device
-        self.routes = CUDA if device == "cuda" else CPU
-        self.replaced = contextlib.ExitStack()
+        self.has_values = has_values
+        self.device = torch.device(device, 0) if device == "cuda" else torch.device(device)
+        self.routes = _routes(device, capability)
+        self.answers = self._answers()
+        self.autocast = Autocast(device)
+        self.patches = contextlib.ExitStack()
 
     def __enter__(self) -> Any:
         prepare()
-        for owner, name in PLACES:
-            function = getattr(owner, name)
-            if function in self.routes:
-                route = functools.partial(self._call, function)
-                self.replaced.enter_context(mock.patch.object(owner, name, route))
+        checks = torch.utils.checkpoint._allowed_determinism_checks_to_fns
+        # Where saved tensors are is asked with this mode and without it.
+        same = {"default": lambda x: {"shape": x.shape, "dtype": x.dtype}}
+        self.patches.enter_context(mock.patch.dict(checks, same))
+        replaced = [*_patches(self.device.type), (torch, "clear_autocast_cache", self._forget)]
+        for owner, name, value in replaced:
+            self.patches.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, value)
         return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        self.replaced.close()
+        self.patches.close()
 
     def __torch_function__(
         self,
@@ -49,14 +75,100 @@ class Routes(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        return self._call(function, *args, **(kwargs or {}))
+        if answer := self.answers.get(function):
+            return answer(*args)
+        if function in READING and not self.has_values(args[0]):
+            raise refuse(f"{function.__name__}: {VALUES}")
+        args, kwargs = self._placed(function, args, kwargs or {})
+        if torch.is_autocast_enabled(self.device.type):
+            cast = self.autocast.cast(function, args, kwargs)
+            if cast is not None:
+                function, args, kwargs = cast
+        if route := self.routes.get(function):
+            with self if function in FOLLOWED else contextlib.nullcontext():
+                result = route(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        return function(*args, **kwargs)
 
-    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if torch.is_autocast_enabled(self.device):
-            warnings.warn("autocast casts tensors; the trace does not", stacklevel=3)
-        route = self.routes.get(function)
-        result = route(*args, **kwargs) if route else NotImplemented
-        return function(*args, **kwargs) if result is NotImplemented else result
+    def _forget(self) -> None:
+        self.autocast.cache.clear()
+        torch._C._clear_autocast_cache() if hasattr(torch._C, "_clear_autocast_cache") else None
+
+    def _answers(self) -> dict[Any, Callable[..., Any]]:
+        """What a tensor says of its place: getter -> answer."""
+        here, kind = self.device, self.device.type
+
+        def device(x: torch.Tensor) -> torch.device:
+            return here if x.is_meta else x.device
+
+        return {
+            torch.Tensor.device.__get__: device,
+            torch.Tensor.is_cuda.__get__: lambda x: x.is_meta and kind == "cuda",  # type: ignore[attr-defined]
+            torch.Tensor.is_cpu.__get__: lambda x: not x.is_meta or kind == "cpu",  # type: ignore[attr-defined]
+            torch.Tensor.is_meta.__get__: lambda x: False,  # type: ignore[attr-defined]
+            torch.Tensor.get_device: lambda x: device(x).index if kind == "cuda" else -1,
+            torch.Tensor.is_pinned: lambda x, *_: not x.is_meta,
+            torch.Tensor.pin_memory: lambda x, *_: x,
+        }
+
+    def _placed(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> tuple[Sequence[Any], dict[str, Any]]:
+        """The arguments, with the device ``meta`` where they name the device that is predicted."""
+        if function is torch.Tensor.cuda:
+            return (args[0], META), {k: v for k, v in kwargs.items() if k != "device"}
+        if "pin_memory" in kwargs:
+            kwargs = kwargs | {"pin_memory": False}
+        moves = function in (torch.Tensor.to, torch.Tensor.cpu)
+        if self.device.type == "cpu" and not (moves and args[0].is_meta):
+            if kwargs.get("requires_grad"):  # autograd wants it where its gradient will be
+                kwargs = kwargs | {"device": META}
+            return args, kwargs  # what is made on the CPU has values, and may be asked for them
+        if any(isinstance(x, torch.device) or (moves and isinstance(x, str)) for x in args):
+            args = tuple(self._meta(x) for x in args)
+        if kwargs.get("device") is not None:
+            kwargs = kwargs | {"device": self._meta(kwargs["device"])}
+        return args, kwargs
+
+    def _meta(self, device: Any) -> Any:
+        if isinstance(device, torch.Tensor | torch.dtype):
+            return device
+        if isinstance(device, int) and not isinstance(device, bool):
+            return META
+        named = str(device) if isinstance(device, str | torch.device) else ""
+        return META if named.partition(":")[0] == self.device.type else device
+
+
+def _patches(device: str) -> Iterator[tuple[Any, str, Any]]:
+    """What is replaced for as long as a trace runs: owner, name, value."""
+    for module in ASKING:
+        for name in (
+            "has_torch_function",
+            "has_torch_function_unary",
+            "has_torch_function_variadic",
+        ):
+            if hasattr(module, name):
+                yield module, name, lambda *_: False
+    yield torch.cuda.amp.common, "amp_definitely_not_available", lambda: False
+    yield torch.cuda, "is_bf16_supported", lambda *_, **__: True
+    if device == "cuda":
+        yield torch.cuda, "is_available", lambda: True
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    if dynamo and hasattr(dynamo, "_callback_from_stance"):
+        yield dynamo, "_callback_from_stance", _compiled(dynamo._callback_from_stance)
+
+
+def _compiled(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def callback(found: Any) -> Any:
+        if callable(found):
+            raise refuse(
+                "a compiled function can't be predicted: its compiler decides what runs. "
+                "Trace the function that was given to torch.compile"
+            )
+        return original(found)
+
+    return callback
 
 
 def _softmax(
@@ -68,48 +180,63 @@ def _softmax(
     return NotImplemented
 
 
-def _functional_softmax(
-    input: torch.Tensor,
-    dim: int | None = None,
-    _stacklevel: int = 3,
-    dtype: torch.dtype | None = None,
+def _log_softmax(
+    input: torch.Tensor, dim: int, dtype: torch.dtype | None = None, *, out: Any = None
 ) -> Any:
-    return NotImplemented if dim is None else _softmax(input, dim, dtype)
+    # Tensor log_softmax(...) in native/SoftMax.cpp, likewise.
+    if input.dtype == torch.float16 and dtype == torch.float32 and out is None:
+        return torch._log_softmax(input, dim, True)
+    return NotImplemented
 
 
-def _dropout(
-    input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> Any:
+def _dropout(input: torch.Tensor, p: float = 0.5, train: bool = True) -> Any:
     # is_fused_kernel_acceptable in native/Dropout.cpp: CUDA, training, 0 < p < 1.
-    if training and not inplace and 0 < p < 1 and input.numel():
+    if train and 0 < p < 1 and input.numel():
         return torch.native_dropout(input, p, True)[0]
     return NotImplemented
 
 
+def _linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Any:
+    # linear in native/Linear.cpp: under a mode it adds the bias out of place.
+    if bias is None or input.dim() < 3 or input.is_contiguous():
+        return NotImplemented
+    return torch.matmul(input, weight.t()).add_(bias)
+
+
+def _cell(name: str) -> Callable[..., Any]:
+    def route(*_: Any, **__: Any) -> Any:
+        warn(f"{name} is one kernel on a GPU, with a workspace; the trace takes its steps apart")
+        return NotImplemented
+
+    return route
+
+
 def _tensor(data: Any, *, device: Any = None, requires_grad: bool = False, **options: Any) -> Any:
-    # It copies data behind the back of every mode; an empty tensor is seen.
+    # It copies data behind the back of every mode; a copy of the copy is seen.
     copied = torch.tensor(data, device=device, **options)
-    return torch.empty_like(copied).requires_grad_(requires_grad) if copied.is_meta else copied
+    return copied.clone().requires_grad_(requires_grad)
 
 
-CPU: dict[Any, Callable[..., Any]] = {
-    torch.tensor: _tensor,
-    F.scaled_dot_product_attention: functools.partial(attention, "cpu"),
-}
-CUDA: dict[Any, Callable[..., Any]] = {
-    torch.tensor: _tensor,
-    F.softmax: _functional_softmax,
-    torch.softmax: _softmax,
-    torch.special.softmax: _softmax,
-    torch.Tensor.softmax: _softmax,
-    F.dropout: _dropout,
-    torch.dropout: lambda input, p, train: _dropout(input, p, train),
-    F.scaled_dot_product_attention: functools.partial(attention, "cuda"),
-}
-PLACES = (
-    (F, "softmax"),
-    (F, "dropout"),
-    (F, "scaled_dot_product_attention"),
-    (torch, "softmax"),
-    (torch, "dropout"),
-)
+@functools.cache
+def _routes(device: str, capability: tuple[int, int]) -> dict[Any, Callable[..., Any]]:
+    """Function of PyTorch -> what stands for it on the device, or answers ``NotImplemented``."""
+    both: dict[Any, Callable[..., Any]] = {
+        torch.tensor: _tensor,
+        F.linear: _linear,
+        F.scaled_dot_product_attention: functools.partial(attention, device, capability=capability),
+    }
+    if device == "cpu":
+        return both
+    return both | {
+        torch.softmax: _softmax,
+        torch.special.softmax: _softmax,
+        torch.Tensor.softmax: _softmax,
+        torch.log_softmax: _log_softmax,
+        torch.Tensor.log_softmax: _log_softmax,
+        torch.dropout: _dropout,
+        torch.gru_cell: _cell("a GRU cell"),
+        torch.lstm_cell: _cell("an LSTM cell"),
+        torch.rms_norm: composites.rms_norm,
+        torch._native_multi_head_attention: composites.multi_head_attention,
+        torch._transformer_encoder_layer_fwd: composites.encoder_layer,
+    }

@@ -42,7 +42,7 @@ def step(
     counter = flop_registry.get(op.overloadpacket)
     out = outputs[0]
     if counter:
-        flops = counter(*args, out_val=out)
+        flops = counter(*_with_every_head(op, args), out_val=_result(op, args, outputs))
     else:
         flops = PER_ELEMENT.get(op, torch.Tag.pointwise in op.tags) * out.numel()
     skipped = reads_from(op)
@@ -62,6 +62,26 @@ def step(
         special=out.numel() if op.overloadpacket in SPECIAL else 0,
         stage=stage,
     )
+
+
+def _result(op: Any, args: Sequence[Any], outputs: Sequence[torch.Tensor]) -> Any:
+    """What ``op`` returns, of its tensors; a convolution's backward skips some."""
+    if len(op._schema.returns) == 1 and len(outputs) == 1:
+        return outputs[0]
+    if op is aten.convolution_backward.default:
+        left = iter(outputs)
+        return tuple(next(left) if wanted else None for wanted in args[-1])
+    return tuple(outputs)
+
+
+def _with_every_head(op: Any, args: Sequence[Any]) -> list[Any]:
+    """The arguments of fused attention, with as many heads of K and V as of Q."""
+    if "scaled_dot_product" not in op.overloadpacket.__name__:
+        return list(args)
+    first = [name.name for name in op._schema.arguments].index("query")
+    query, key, value = args[first : first + 3]
+    every = (x[:, :1].expand(-1, query.shape[1], -1, -1) for x in (key, value))
+    return [*args[: first + 1], *every, *args[first + 3 :]]
 
 
 @functools.cache

@@ -2,38 +2,49 @@
 
 A rule for each operation, with the place in PyTorch's source that it comes from. Checked on torch
 2.11 with an H100 and an H200, whose generation sizes that depend on the GPU are of, and for the
-CPU on torch 2.13.
+CPU on torch 2.13. Operations without a rule that were seen to allocate their outputs alone stand in
+``measured.txt``.
 """
 
-import warnings
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from attnmem.prediction.kernels import fused, ordinary
+from attnmem.prediction.kernels import fused, norms, ordinary, reductions, sorting
 from attnmem.prediction.kernels.ordinary import NUMBER
 from attnmem.prediction.kernels.rules import RULES, Kernel, Tensors
+from attnmem.prediction.refusal import warn
 
-__all__ = ["NUMBER", "UNKNOWN", "fused", "kernel_of", "ordinary"]
+__all__ = ["NUMBER", "fused", "kernel_of", "norms", "ordinary", "reductions", "sorting", "unknown"]
 
-aten = torch.ops.aten
+LEFT_OUT = "the trace takes its outputs alone"
 
-# What is known to be allocated, and not how much of it.
-UNKNOWN = {
-    aten.sort.default: "buffers for sorting",
-    aten.sort.stable: "buffers for sorting",
-    aten.topk.default: "buffers for sorting",
-    aten._unsafe_index_put.default: "buffers for sorting indices",
-    aten.embedding_dense_backward.default: "buffers for sorting indices",
-    aten.cumsum.default: "buffers for scanning",
-    aten.cumprod.default: "buffers for scanning",
-    # Up to some kB, where all is reduced to one number.
-    aten.sum.default: "a buffer for the sums of blocks",
-    aten.mean.default: "a buffer for the sums of blocks",
-    aten.max.default: "a buffer for the maxima of blocks",
-    aten.min.default: "a buffer for the minima of blocks",
-}
+
+@cache
+def measured() -> dict[str, int]:
+    """Operation -> the most bytes beside its outputs that were recorded on a GPU."""
+    text = Path(__file__).with_name("measured.txt").read_text(encoding="utf-8")
+    lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    return {name: int(more[0]) if more else 0 for name, *more in lines}
+
+
+@cache
+def unknown(op: Any) -> str:
+    """What ``op`` allocates on CUDA that no rule here tells, in words; "" for nothing."""
+    name = str(op)
+    if op.is_view or op in RULES["cuda"] or name in RULES["cuda"]:
+        return ""
+    packet, _, overload = name.rpartition(".")
+    for found in (name, f"{packet.removesuffix('_')}.{overload}"):
+        if found in measured():
+            most = measured()[found]
+            return f"allocates up to {most:,} B beside its outputs in small samples" if most else ""
+    if name.startswith("prims.") or torch.Tag.pointwise in op.tags:
+        return ""  # TensorIterator allocates the output alone
+    return "was not looked at"
 
 
 def kernel_of(
@@ -41,11 +52,14 @@ def kernel_of(
 ) -> Kernel:
     """The kernel that ``op`` is on ``device``, with what it allocates: see :class:`Kernel`.
 
-    Without a rule it allocates its outputs, in order. Warns, with the name of ``op``, where it is
-    known to allocate what is not known here.
+    Without a rule it allocates its outputs, in order. Warns, with the name of ``op``, where it
+    allocates what is not known here, and where that was not looked at.
     """
-    if device == "cuda" and op in UNKNOWN:
-        warnings.warn(f"{op} allocates {UNKNOWN[op]}; the trace leaves it out", stacklevel=2)
     kernel = Kernel(args, inputs, outputs)
-    RULES[device].get(op, Kernel.allocate_outputs)(kernel)
+    rules = RULES[device]
+    (rules.get(op) or rules.get(str(op)) or Kernel.allocate_outputs)(kernel)
+    if kernel.left_out:
+        warn(f"{op} allocates {kernel.left_out}; the trace leaves them out")
+    elif device == "cuda" and (why := unknown(op)):
+        warn(f"{op} {why}; {LEFT_OUT}")
     return kernel

@@ -5,6 +5,7 @@ Places in PyTorch are below aten/src/ATen/native.
 
 import torch
 
+from attnmem.prediction.kernels.reductions import LOW, dims_of, reduce
 from attnmem.prediction.kernels.rules import Kernel, rule, size_of
 
 aten = torch.ops.aten
@@ -19,26 +20,20 @@ def sums(kernel: Kernel) -> None:
         kernel.buffer("cast operand", x.numel() * total.itemsize)
 
 
-@rule("cuda", aten.sum.default, aten.sum.dim_IntList)
-def sums_on_cuda(kernel: Kernel) -> None:
-    """In 32 bit, a GPU sums 16-bit numbers without a cast: make_reduction, ReduceOpsUtils.h."""
-    lower = kernel.inputs[0].dtype in (torch.float16, torch.bfloat16)
-    if lower and kernel.outputs[0].dtype == torch.float32:
-        kernel.allocate(0)
-    else:
-        sums(kernel)
-
-
 @rule("cuda", aten.logsumexp.default)
 def logsumexp(kernel: Kernel) -> None:
     """logsumexp_out_impl, ReduceOps.cpp."""
     x, result = kernel.inputs[0], kernel.outputs[0]
+    dims = dims_of(kernel, 1)
     kernel.buffer("maxima", size_of(result))
+    reduce(kernel, x, result, dims, accumulator=x.element_size())
     kernel.buffer("absolute maxima", size_of(result))
     kernel.buffer("infinite maxima", result.numel())
     kernel.free("infinite maxima", "absolute maxima")
     kernel.buffer("exponentials", size_of(x))
     kernel.allocate(0)
+    wide, vector = (4, 8) if x.dtype in LOW else (x.element_size(), 4)
+    reduce(kernel, x, result, dims, accumulator=wide, vector=vector)
     kernel.free("exponentials")
 
 
@@ -56,6 +51,7 @@ def softmax_backward(kernel: Kernel) -> None:
     dtype = torch.promote_types(grad.dtype, output.dtype)
     kernel.allocate(0)
     kernel.buffer("temporary inside softmax backward", output.numel() * dtype.itemsize)
+    kernel.contiguous(grad * output, output)  # host_softmax_backward
 
 
 @rule("cuda", aten.native_dropout.default)
@@ -86,6 +82,14 @@ def bmm(kernel: Kernel) -> None:
         by_columns = row == 1 and column >= max(1, rows)
         if not (by_rows or by_columns or operand.is_contiguous()):
             kernel.buffer("copy inside bmm", size_of(operand))
+
+
+@rule("cuda", aten.pow.Tensor_Scalar)
+def power_by_number(kernel: Kernel) -> None:
+    """pow_Tensor_Scalar_out, Pow.cpp: a kernel without buffers, but for complex numbers."""
+    kernel.allocate(0)
+    if kernel.outputs[0].is_complex():
+        kernel.unknown("casts to complex numbers")
 
 
 NUMBER = "number"

@@ -14,7 +14,8 @@ class Kernel:
     ``args``: the operation's positional arguments. ``inputs`` and ``outputs``: the tensors that go
     in and come out, of any device. ``actions``: an output's index, where that is allocated; the
     label and the bytes of a buffer of the kernel's own; such a label alone, where that is freed.
-    Buffers that are not freed end with the call.
+    Buffers that are not freed end with the call. ``left_out``: what it allocates besides, and
+    no rule tells how much.
     """
 
     def __init__(self, args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> None:
@@ -22,6 +23,7 @@ class Kernel:
         self.inputs = inputs
         self.outputs = outputs
         self.actions: list[int | tuple[str, int] | str] = []
+        self.left_out: str = ""
 
     def allocate(self, *outputs: int) -> None:
         """Outputs, by their indices."""
@@ -38,6 +40,10 @@ class Kernel:
     def free(self, *labels: str) -> None:
         """Buffers, by their labels."""
         self.actions += labels
+
+    def unknown(self, what: str) -> None:
+        """Buffers of a size that is not known here, in words."""
+        self.left_out = what
 
     def contiguous(self, *tensors: torch.Tensor) -> None:
         """Copies of those ``tensors`` that are not contiguous."""

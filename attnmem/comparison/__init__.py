@@ -1,0 +1,1 @@
+"""Prediction beside measurement: which kernel PyTorch takes, as predicted and as a GPU answers."""

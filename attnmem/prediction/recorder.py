@@ -1,0 +1,262 @@
+"""What a run on tensors without data does, written down operation by operation."""
+
+import copy
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from attnmem.prediction.autograd import ZEROS, in_place
+from attnmem.prediction.kernels import NUMBER, kernel_of
+from attnmem.prediction.refusal import VALUES, refuse
+from attnmem.prediction.shapes import SHAPES
+from attnmem.prediction.work import step
+from attnmem.timeline import Step, in_backward, stage_after, step_name, touches_data
+
+aten = torch.ops.aten
+META = torch.device("meta")
+
+
+@dataclass(eq=False)
+class Block:
+    """A piece of memory, with the name of what is in it."""
+
+    label: str
+    bytes: int
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Writes down each operation, and each storage from its first sight to its end.
+
+    ``existing``: the bytes of each storage that was there before the run and that it used.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.device = device
+        self.live = 0
+        self.ended = ""  # the stage of the run that has ended last
+        self.events: list[tuple[Block, int]] = []
+        self.steps: list[Step] = []
+        self.existing: list[int] = []
+        self.others: dict[int, weakref.ref[Any]] = {}  # storages that the run did not allocate
+        self.blocks: dict[int, Block] = {}
+        self.watchers: dict[int, weakref.ref[Any]] = {}
+        self.numbers: list[Block] = []  # kept for backward
+        self.spent: list[Block] = []  # of these, those that backward has used
+        self.zeros: int | None = None  # the storage that was just filled with zeros
+        self.unread: dict[int, weakref.ref[Any]] = {}  # on the CPU, copies of what has no data
+
+    def name(self, label: str, tensor: torch.Tensor) -> None:
+        """Give the tensor's storage a name that readers know."""
+        block = self.blocks.get(id(tensor.untyped_storage()))
+        if block:
+            block.label = label
+
+    def __torch_dispatch__(
+        self, op: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        with torch._C.DisableTorchFunction():  # what runs inside is not the program's
+            return self._record(op, args, kwargs or {})
+
+    def _record(self, op: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        while self.spent:  # autograd's node gives them up after its gradients
+            self._end(self.spent.pop())
+        if kwargs.get("pin_memory"):
+            kwargs = kwargs | {"pin_memory": False}  # the CPU's memory: nothing to predict
+        inputs = _tensors((args, tuple(kwargs.values())))
+        if op is aten._local_scalar_dense.default and not self.has_values(args[0]):
+            raise refuse(f"{step_name(op)}: {VALUES}")
+        if any(not x.is_meta for x in inputs) or op in COPIES:
+            if (elsewhere := self._on_the_host(op, args, kwargs, inputs)) is not None:
+                return elsewhere
+            if any(x.is_meta for x in inputs):
+                args, kwargs = tree_map_only(torch.Tensor, _on_meta, (tuple(args), kwargs))
+                inputs = _tensors((args, tuple(kwargs.values())))
+        for x in inputs:
+            if self._is_other(x):
+                self.existing.append(x.untyped_storage().nbytes())
+        result = kept = in_place(op, args, self.zeros)
+        if kept is None:
+            result = self._run(SHAPES.get(op, op), args, kwargs)
+        outputs = _tensors(result)
+        if outputs and not outputs[0].is_meta and self.device == "cuda":
+            return result  # made on the CPU: not the GPU's memory
+        self.zeros = id(outputs[0].untyped_storage()) if op in ZEROS else None
+        fresh = self._allocate(op, args, inputs, outputs)
+        for x in outputs:
+            self._is_other(x)  # such as a seed, which a kernel keeps on the CPU
+        if touches_data(op) and (fresh or op._schema.is_mutable or kept is not None):
+            self.steps.append(
+                step(op, args, inputs, outputs, device=self.device, stage=stage_after(self.ended))
+            )
+        self._label_softmax(op, inputs, outputs)
+        return result
+
+    def _allocate(
+        self,
+        op: Any,
+        args: Sequence[Any],
+        inputs: list[torch.Tensor],
+        outputs: list[torch.Tensor],
+    ) -> bool:
+        """Do what the kernel of ``op`` does to memory; whether it allocates an output."""
+        name = step_name(op)
+        own: dict[str, Block] = {}
+        fresh = False
+        for item in kernel_of(op, args, inputs, outputs, self.device).actions:
+            if isinstance(item, int):
+                fresh |= self._watch(outputs[item], name)
+            elif isinstance(item, str):
+                self._end(own.pop(item))
+            elif item[0] == NUMBER and self.numbers and in_backward():
+                self.spent.append(self.numbers.pop())  # backward uses the one that was kept
+            else:
+                label = item[0] if item[0] not in own else f"{item[0]} {len(own)}"
+                own[label] = Block(*item)
+                self._add(own[label], own[label].bytes)
+        for block in reversed(own.values()):  # as C++ ends its local variables
+            if block.label == NUMBER and self._saves_number(op, inputs):
+                self.numbers.append(block)
+            else:
+                self._end(block)
+        return fresh
+
+    def _run(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (NotImplementedError, torch._subclasses.fake_tensor.DynamicOutputShapeException):
+            raise refuse(f"{function} has no answer without data: {VALUES}") from None
+
+    def has_values(self, x: torch.Tensor) -> bool:
+        """Whether the values of a tensor are there to be read."""
+        return not x.is_meta and id(x.untyped_storage()) not in self.unread
+
+    def _on_the_host(
+        self, op: Any, args: Sequence[Any], kwargs: dict[str, Any], inputs: list[torch.Tensor]
+    ) -> Any:
+        """What ``op`` gives where the CPU does it beside a GPU; else ``None``."""
+        if self.device == "cpu":
+            return None
+        if op is aten._to_copy.default:
+            x, to = args[0], kwargs.get("device")
+            if x.is_meta and to is not None and to.type == "cpu":
+                return self._without_values(
+                    torch.empty_like(x, device="cpu", dtype=kwargs.get("dtype"))
+                )
+            if x.is_meta or (to is not None and to.type == "meta"):
+                return None
+        if op is aten.copy_.default:
+            to, of = args[:2]
+            if not to.is_meta and of.is_meta:
+                return self._without_values(to)
+            return to if to.is_meta and not of.is_meta else (None if to.is_meta else op(*args))
+        if any(x.is_meta for x in inputs):
+            mixed = next((x for x in inputs if not x.is_meta and x.ndim), None)
+            if mixed is not None and op not in INDEXED:
+                raise refuse(
+                    f"a tensor of {list(mixed.shape)} on the CPU meets one on the GPU. Make it "
+                    "there, or a module with `with torch.device('meta'):`, before it is traced"
+                )
+            return None
+        result = op(*args, **kwargs)
+        if any(id(x.untyped_storage()) in self.unread for x in inputs):
+            for x in _tensors(result):
+                self._without_values(x)
+        return result
+
+    def _without_values(self, x: torch.Tensor) -> torch.Tensor:
+        storage = x.untyped_storage()
+        key = id(storage)
+        self.unread[key] = weakref.ref(storage, lambda _: self.unread.pop(key, None))
+        return x
+
+    def _saves_number(self, op: Any, inputs: list[torch.Tensor]) -> bool:
+        """Whether autograd keeps the number of `tensor * number` for backward."""
+        if op not in (aten.mul.Tensor, aten.div.Tensor, aten.mul_.Tensor, aten.div_.Tensor):
+            return False
+        return torch.is_grad_enabled() and inputs[0].requires_grad and not in_backward()
+
+    def _label_softmax(
+        self, op: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]
+    ) -> None:
+        """The names that readers know: softmax takes S and gives P, backward takes dP, gives dS."""
+        if op is aten._softmax.default:
+            self.name("S", inputs[0])
+            self.name("P", outputs[0])
+        elif op is aten._softmax_backward_data.default:
+            self.name("dP", inputs[0])
+            self.name("dS", outputs[0])
+
+    def _watch(self, tensor: torch.Tensor, label: str) -> bool:
+        storage = tensor.untyped_storage()
+        key = id(storage)
+        if key in self.blocks or key in self.others or storage.nbytes() == 0:
+            return False
+        block = self.blocks[key] = Block(label, storage.nbytes())
+        self._add(block, block.bytes)
+
+        def ended(_: Any) -> None:
+            del self.blocks[key], self.watchers[key]
+            self._end(block)
+
+        self.watchers[key] = weakref.ref(storage, ended)
+        return True
+
+    def _is_other(self, x: torch.Tensor) -> bool:
+        """Whether this is the first sight of a storage that the run did not allocate."""
+        storage = x.untyped_storage()
+        key = id(storage)
+        if key in self.blocks or key in self.others or storage.nbytes() == 0:
+            return False
+        self.others[key] = weakref.ref(storage, lambda _: self.others.pop(key, None))
+        return True
+
+    def _end(self, block: Block) -> None:
+        self._add(block, -block.bytes)
+
+    def _add(self, block: Block, size: int) -> None:
+        if size:  # the allocator has no block of nothing
+            self.live += size
+            self.events.append((block, size))
+
+
+COPIES = {aten._to_copy.default, aten.copy_.default}
+INDEXED = {
+    getattr(getattr(aten, name), overload)
+    for name in ("index", "index_put", "index_put_", "_unsafe_index", "_index_put_impl_")
+    for overload in getattr(aten, name).overloads()
+}
+
+
+def without_data(program: Any) -> Any:
+    """A module whose parameters are on the CPU, on a copy of it without data; else ``program``."""
+    if not isinstance(program, torch.nn.Module):
+        return program
+    held = [*program.parameters(), *program.buffers()]
+    if all(x.is_meta for x in held):
+        return program
+    memo = {
+        id(x): torch.nn.Parameter(x.detach().to(META), x.requires_grad)
+        if isinstance(x, torch.nn.Parameter)
+        else x.to(META)
+        for x in held
+    }
+    return copy.deepcopy(program, memo)
+
+
+def _on_meta(x: torch.Tensor) -> torch.Tensor:
+    return x if x.is_meta else torch.empty_like(x, device=META)
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    """The tensors in nested tuples and lists, in order. PyTorch's pytree is slow."""
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    if isinstance(tree, tuple | list):
+        return [tensor for branch in tree for tensor in _tensors(branch)]
+    return []

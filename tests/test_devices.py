@@ -1,0 +1,160 @@
+"""What a program sees of the device that is predicted, and what can't be predicted."""
+
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from attnmem import Workload, trace
+from attnmem.corpus import REFUSED
+from attnmem.prediction.refusal import CannotFollow
+
+W = Workload(batch=2, heads=4, seq_len=512, head_dim=64, dtype=torch.float16)
+S, X = W.score_bytes, W.head_bytes
+
+
+def attend(q, k, v):
+    return torch.softmax(q @ k.mT * 0.125, dim=-1) @ v
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_program_sees_the_device_that_it_will_run_on(device):
+    def asking(q, k, v):
+        assert q.device.type == device
+        assert q.is_cuda == (device == "cuda")
+        assert not q.is_meta
+        assert torch.ones(2, device=q.device).device == q.device
+        assert q.new_zeros(2).device == (q * 2).device == q.device
+        return F.softmax(attend(q, k, v), -1)
+
+    trace(asking, W, training=True, device=device)
+
+
+def test_the_device_is_seen_in_functions_of_pytorch_and_inside_backward():
+    seen = []
+
+    def inner(q, k, v):
+        seen.append(q.is_cuda)
+        return attend(q, k, v)
+
+    def checkpointed(q, k, v):
+        return torch.utils.checkpoint.checkpoint(inner, q, k, v, use_reentrant=False)
+
+    trace(checkpointed, W, training=True)
+    assert seen == [True, True]
+
+
+def test_what_stays_on_the_cpu_is_not_the_gpu_s_memory():
+    def with_table(q, k, v):
+        table = torch.arange(512)  # on the CPU, with values
+        assert table.sum().item() == 511 * 256
+        return attend(q, k, v) + table.to(q.device)[:, None].to(q.dtype)
+
+    t = trace(with_table, W)
+    assert [e.bytes for e in t.timeline if 0 < e.bytes <= 4096] == [4096, 1024]
+
+    def offloading(q, k, v):
+        return attend(q, k.cpu().to(q.device), v)
+
+    assert trace(offloading, W).peak_bytes == trace(attend, W).peak_bytes + X
+
+
+def linear_after(layer):
+    return lambda q, k, v: layer(attend(q, k, v))
+
+
+def test_parameters_are_baseline_and_their_gradients_are_not():
+    with torch.device("meta"):
+        layer = nn.Linear(64, 64, dtype=W.dtype)
+    size = 64 * 65 * 2
+    for training in (False, True):
+        t = trace(linear_after(layer), W, training)
+        assert t.parameter_bytes == size
+    made = [e.bytes for e in t.timeline]
+    assert made.count(64 * 64 * 2) == made.count(64 * 2) == 1
+    assert layer.weight.grad is None
+    assert trace(linear_after(layer), W, training=True).timeline == t.timeline
+
+
+class Projected(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(64, 64, dtype=W.dtype)
+
+    def forward(self, q, k, v):
+        return self.out(attend(q, k, v))
+
+
+def test_a_module_on_the_cpu_is_followed_on_a_copy_without_data():
+    module = Projected()
+    with torch.device("meta"):
+        same = Projected()
+    assert trace(module, W, training=True).timeline == trace(same, W, training=True).timeline
+    assert module.out.weight.device.type == "cpu"
+    assert module.out.weight.grad is None
+
+
+def test_a_function_that_closes_over_a_module_on_the_cpu_is_told_what_to_do():
+    layer = nn.Linear(64, 64, dtype=W.dtype)
+    with pytest.raises(CannotFollow, match=r"on the CPU meets .*torch\.device\('meta'\).*line \d+"):
+        trace(linear_after(layer), W)
+
+
+@pytest.mark.filterwarnings("ignore")  # of what comes before
+@pytest.mark.parametrize("entry", REFUSED.values(), ids=REFUSED)
+def test_what_needs_values_or_a_compiler_is_refused_with_its_line(entry):
+    with torch.device("meta"):
+        program = entry.make(W)
+    with pytest.raises(CannotFollow) as error:
+        trace(program, W)
+    assert "corpus/refused.py, line " in str(error.value)
+
+
+def test_a_dtype_that_no_program_runs_in_is_refused():
+    small = Workload(batch=1, heads=1, seq_len=8, head_dim=8, dtype=torch.float8_e4m3fn)
+    with pytest.raises(ValueError, match=r"dtype must be one that torch\.randn makes"):
+        trace(attend, small)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "inference", "training"),
+    [  # recorded on an NVIDIA H100, torch 2.11, 2026-11-25
+        (torch.float16, 22_544_384, 37_748_736),
+        (torch.bfloat16, 22_544_384, 36_700_160),
+        (torch.float32, 24_117_248, 39_845_888),
+    ],
+)
+def test_autocast_is_followed(dtype, inference, training):
+    def mixed(q, k, v):
+        with torch.autocast(q.device.type, dtype=torch.bfloat16):
+            return attend(q, k, v)
+
+    w = Workload(batch=2, heads=4, seq_len=512, head_dim=64, dtype=dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert trace(mixed, w).peak_bytes == inference
+        assert trace(mixed, w, training=True).peak_bytes == training
+
+
+def test_autocast_casts_a_weight_once():
+    with torch.device("meta"):
+        layer = nn.Linear(64, 64, bias=False)
+
+    def twice(q, k, v):
+        with torch.autocast(q.device.type, dtype=torch.float16):
+            return layer(layer(q))
+
+    made = [e.bytes for e in trace(twice, W, training=False).timeline]
+    assert made.count(64 * 64 * 2) == 1
+
+
+def test_on_a_cpu_what_does_not_come_from_q_has_values():
+    def up_to_half(q, k, v):
+        n = int(torch.tensor([k.shape[2] // 2], device=q.device).item())
+        return attend(q, k[:, :, :n], v[:, :, :n])
+
+    assert trace(up_to_half, W, device="cpu").peak_bytes > 0
+    with pytest.raises(CannotFollow, match="item"):
+        trace(lambda q, k, v: q * q.max().item(), W, device="cpu")
