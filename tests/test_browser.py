@@ -128,6 +128,23 @@ def test_a_phone_shows_the_page_without_sideways_scrolling(visit):
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), name
 
 
+def test_a_listing_s_number_and_caption_do_not_touch(visit):
+    caption = visit("attention").page.locator(".code-block-caption").first
+    number = caption.locator(".caption-number")
+    assert number.evaluate("e => getComputedStyle(e).whiteSpace").startswith("pre")
+    assert number.text_content().endswith(" ")
+
+
+@pytest.mark.parametrize(
+    "module", ["programs", "prediction.trace", "prediction.kernels.reductions"]
+)
+def test_the_reference_reads_on_a_laptop_and_on_a_phone(visit, module):
+    for width in (1280, 390):
+        seen = visit(f"reference/attnmem.{module}", viewport={"width": width, "height": 800})
+        assert seen.complaints == []
+        assert seen.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
 def test_copy_buttons_copy_exactly_the_input(visit):
     page = visit("attention", permissions=["clipboard-read", "clipboard-write"]).page
     inputs = page.locator("div.cell_input div.highlight")

@@ -158,3 +158,57 @@ def test_on_a_cpu_what_does_not_come_from_q_has_values():
     assert trace(up_to_half, W, device="cpu").peak_bytes > 0
     with pytest.raises(CannotFollow, match="item"):
         trace(lambda q, k, v: q * q.max().item(), W, device="cpu")
+
+
+@pytest.mark.parametrize("move", [torch.Tensor.cuda, lambda x: x.cuda(0), lambda x: x.to("cuda")])
+def test_a_tensor_can_be_moved_to_the_gpu(move):
+    t = trace(lambda q, k, v: attend(q, k, v) + move(torch.ones(64, dtype=q.dtype)), W)
+    assert [e.bytes for e in t.timeline].count(128) == 1
+    assert t.parameter_bytes == 0
+
+
+def test_an_index_on_the_cpu_is_copied():
+    t = trace(lambda q, k, v: q[:, :, torch.arange(512)], W)
+    assert [e.bytes for e in t.timeline].count(8 * 512) == 1
+
+
+def test_attention_over_no_keys_is_followed():
+    t = trace(lambda q, k, v: F.scaled_dot_product_attention(q, k[:, :, :0], v[:, :, :0]), W)
+    assert t.peak_bytes >= 4 * X
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (lambda q, k, v: q.new_empty(16).resize_(1000), "changes its size"),
+        (lambda q, k, v: q if torch.allclose(q, k) else k, "values"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_can_t_be_followed_is_said_so(program, message):
+    with pytest.raises(CannotFollow, match=message):
+        trace(program, W)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_refused():
+    with pytest.raises(CannotFollow, match="TorchScript"):
+        trace(torch.jit.script(attend), W)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_recurrent_net_warns_by_name():
+    with torch.device("meta"):
+        net = nn.LSTM(64, 64, batch_first=True, dtype=W.dtype)
+    with pytest.warns(UserWarning, match="an LSTM is cuDNN's"):
+        trace(lambda q, k, v: net(q[:, 0])[0], W)
+
+
+def test_operations_without_a_result_are_followed():
+    def scaled(q, k, v):
+        torch._foreach_mul_([q, k], 2.0)
+        return attend(q, k, v)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert trace(scaled, W).peak_bytes == trace(attend, W).peak_bytes

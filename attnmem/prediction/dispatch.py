@@ -84,6 +84,8 @@ class Dispatch(TorchFunctionMode):
             cast = self.autocast.cast(function, args, kwargs)
             if cast is not None:
                 function, args, kwargs = cast
+        if function is torch.Tensor.cuda:
+            function = torch.Tensor.to
         if route := self.routes.get(function):
             with self if function in FOLLOWED else contextlib.nullcontext():
                 result = route(*args, **kwargs)
@@ -154,6 +156,8 @@ def _patches(device: str) -> Iterator[tuple[Any, str, Any]]:
     yield torch.cuda, "is_bf16_supported", lambda *_, **__: True
     if device == "cuda":
         yield torch.cuda, "is_available", lambda: True
+        yield torch.cuda, "current_device", lambda: 0
+        yield torch.cuda, "synchronize", lambda *_: None
     dynamo = sys.modules.get("torch._dynamo.eval_frame")
     if dynamo and hasattr(dynamo, "_callback_from_stance"):
         yield dynamo, "_callback_from_stance", _compiled(dynamo._callback_from_stance)
@@ -205,7 +209,7 @@ def _linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 
 def _cell(name: str) -> Callable[..., Any]:
     def route(*_: Any, **__: Any) -> Any:
-        warn(f"{name} is one kernel on a GPU, with a workspace; the trace takes its steps apart")
+        warn(f"{name} is cuDNN's on a GPU, with workspaces; the trace takes its steps apart")
         return NotImplemented
 
     return route
@@ -217,11 +221,24 @@ def _tensor(data: Any, *, device: Any = None, requires_grad: bool = False, **opt
     return copied.clone().requires_grad_(requires_grad)
 
 
+def _as_tensor(data: Any, *, dtype: Any = None, device: Any = None, **options: Any) -> Any:
+    if isinstance(data, torch.Tensor):
+        return NotImplemented
+    return _tensor(data, dtype=dtype, device=device, **options)
+
+
+def _new_tensor(x: torch.Tensor, data: Any, *, dtype: Any = None, device: Any = None) -> Any:
+    return _tensor(data, dtype=dtype or x.dtype, device=device or x.device)
+
+
 @functools.cache
 def _routes(device: str, capability: tuple[int, int]) -> dict[Any, Callable[..., Any]]:
     """Function of PyTorch -> what stands for it on the device, or answers ``NotImplemented``."""
     both: dict[Any, Callable[..., Any]] = {
         torch.tensor: _tensor,
+        torch.as_tensor: _as_tensor,
+        torch.asarray: _as_tensor,
+        torch.Tensor.new_tensor: _new_tensor,
         F.linear: _linear,
         F.scaled_dot_product_attention: functools.partial(attention, device, capability=capability),
     }
@@ -236,6 +253,10 @@ def _routes(device: str, capability: tuple[int, int]) -> dict[Any, Callable[...,
         torch.dropout: _dropout,
         torch.gru_cell: _cell("a GRU cell"),
         torch.lstm_cell: _cell("an LSTM cell"),
+        torch.gru: _cell("a GRU"),
+        torch.lstm: _cell("an LSTM"),
+        torch.rnn_tanh: _cell("an RNN"),
+        torch.rnn_relu: _cell("an RNN"),
         torch.rms_norm: composites.rms_norm,
         torch._native_multi_head_attention: composites.multi_head_attention,
         torch._transformer_encoder_layer_fwd: composites.encoder_layer,

@@ -71,26 +71,25 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs = _tensors((args, tuple(kwargs.values())))
         if op is aten._local_scalar_dense.default and not self.has_values(args[0]):
             raise refuse(f"{step_name(op)}: {VALUES}")
-        if any(not x.is_meta for x in inputs) or op in COPIES:
-            if (elsewhere := self._on_the_host(op, args, kwargs, inputs)) is not None:
-                return elsewhere
-            if any(x.is_meta for x in inputs):
-                args, kwargs = tree_map_only(torch.Tensor, _on_meta, (tuple(args), kwargs))
-                inputs = _tensors((args, tuple(kwargs.values())))
+        beside = any(not x.is_meta for x in inputs) or op in COPIES
+        if beside and (made := self._on_the_host(op, args, kwargs, inputs)) is not None:
+            return made
         for x in inputs:
-            if self._is_other(x):
+            if (x.is_meta or self.device == "cpu") and self._is_other(x):
                 self.existing.append(x.untyped_storage().nbytes())
         result = kept = in_place(op, args, self.zeros)
         if kept is None:
-            result = self._run(SHAPES.get(op, op), args, kwargs)
+            result = self._run(SHAPES.get(op, op), args, kwargs, inputs)
         outputs = _tensors(result)
+        if op._schema.is_mutable:
+            self._check_sizes(inputs)
         if outputs and not outputs[0].is_meta and self.device == "cuda":
             return result  # made on the CPU: not the GPU's memory
         self.zeros = id(outputs[0].untyped_storage()) if op in ZEROS else None
         fresh = self._allocate(op, args, inputs, outputs)
         for x in outputs:
             self._is_other(x)  # such as a seed, which a kernel keeps on the CPU
-        if touches_data(op) and (fresh or op._schema.is_mutable or kept is not None):
+        if outputs and touches_data(op) and (fresh or op._schema.is_mutable or kept is not None):
             self.steps.append(
                 step(op, args, inputs, outputs, device=self.device, stage=stage_after(self.ended))
             )
@@ -126,11 +125,29 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._end(block)
         return fresh
 
-    def _run(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Any) -> Any:
+    def _run(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        inputs: Sequence[torch.Tensor],
+    ) -> Any:
+        if len({x.is_meta for x in inputs}) == 2:
+            args, kwargs = tree_map_only(torch.Tensor, _on_meta, (tuple(args), kwargs))
         try:
             return function(*args, **kwargs)
         except (NotImplementedError, torch._subclasses.fake_tensor.DynamicOutputShapeException):
             raise refuse(f"{function} has no answer without data: {VALUES}") from None
+        except RuntimeError as error:
+            if "Meta kernel" in str(error) or "meta tensors" in str(error):
+                raise refuse(f"{function} has no answer without data: {VALUES}") from None
+            raise
+
+    def _check_sizes(self, tensors: Sequence[torch.Tensor]) -> None:
+        for x in tensors:
+            block = self.blocks.get(id(x.untyped_storage()))
+            if block and block.bytes != x.untyped_storage().nbytes():
+                raise refuse("a tensor's memory changes its size, which can't be followed")
 
     def has_values(self, x: torch.Tensor) -> bool:
         """Whether the values of a tensor are there to be read."""

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from attnmem.prediction.allocator import CachingAllocator, cublas_workspace
 from attnmem.prediction.dispatch import Dispatch
 from attnmem.prediction.recorder import Recorder, without_data
+from attnmem.prediction.refusal import CannotFollow
 from attnmem.programs import Program, run
 from attnmem.timeline import Event, Step
 from attnmem.workload import Workload
@@ -139,8 +140,8 @@ def trace(
     line of the program: reading values; compiled functions and flex_attention; parameters on the
     CPU of a module that the program only closes over; two fast paths of ``eval()``. Warned of by
     name: operations that are not known, or are known to allocate what is not known. Not seen:
-    what extensions allocate by themselves, other streams, cuDNN's workspaces for convolutions, and
-    code of PyTorch that another release writes in another way.
+    what extensions and scripted functions do by themselves, other threads and streams, and code of
+    PyTorch that another release writes in another way.
 
     Raises ``ValueError`` for another device, or a dtype that random numbers do not have, and
     whatever ``program`` raises.
@@ -161,6 +162,8 @@ def trace(
         raise ValueError(
             f"dtype must be one that torch.randn makes, got {w.dtype}: cast inside the program"
         )
+    if isinstance(program, torch.jit.ScriptFunction | torch.jit.ScriptModule):
+        raise CannotFollow("TorchScript can't be predicted: trace the function that was scripted")
     recorder = Recorder(device)
     saved = 0
     program = without_data(program)
@@ -169,6 +172,8 @@ def trace(
         for stage, own in stages:
             if stage == "forward":
                 saved = recorder.live - own
+                if saved < 0:
+                    raise CannotFollow("O was not made where a trace can see it: in this thread")
             recorder.ended = stage
     live = 0
     timeline = []

@@ -67,7 +67,7 @@ def safe_softmax(kernel: Kernel) -> None:
     scores, weights = kernel.inputs[0], kernel.outputs[0]
     kernel.allocate(0)
     kernel.buffer("mask inside safe softmax", scores.numel())
-    kernel.buffer("masked rows inside safe softmax", scores.numel() // scores.shape[-1])
+    kernel.buffer("masked rows inside safe softmax", scores[..., :1].numel())
     kernel.buffer("zero inside safe softmax", weights.element_size())
 
 
