@@ -58,7 +58,8 @@ class Dispatch(TorchFunctionMode):
         # Where saved tensors are is asked with this mode and without it.
         same = {"default": lambda x: {"shape": x.shape, "dtype": x.dtype}}
         self.patches.enter_context(mock.patch.dict(checks, same))
-        replaced = [*_patches(self.device.type), (torch, "clear_autocast_cache", self._forget)]
+        forget = (torch, "clear_autocast_cache", self.autocast.cache.clear)
+        replaced = [*_patches(self.device.type), forget]
         for owner, name, value in replaced:
             self.patches.callback(setattr, owner, name, getattr(owner, name))
             setattr(owner, name, value)
@@ -92,10 +93,6 @@ class Dispatch(TorchFunctionMode):
             if result is not NotImplemented:
                 return result
         return function(*args, **kwargs)
-
-    def _forget(self) -> None:
-        self.autocast.cache.clear()
-        torch._C._clear_autocast_cache() if hasattr(torch._C, "_clear_autocast_cache") else None
 
     def _answers(self) -> dict[Any, Callable[..., Any]]:
         """What a tensor says of its place: getter -> answer."""
