@@ -1,4 +1,4 @@
-"""What a prediction refuses, and the line of the program that is meant."""
+"""The words of a refusal and of a warning, with the line of the program that is meant."""
 
 import linecache
 import sys

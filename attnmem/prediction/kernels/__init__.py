@@ -13,12 +13,22 @@ from typing import Any
 
 import torch
 
-from attnmem.prediction.kernels import fused, norms, ordinary, reductions, sorting
-from attnmem.prediction.kernels.ordinary import NUMBER
+from attnmem.prediction.kernels import arithmetic, fused, norms, reductions, softmax, sorting
+from attnmem.prediction.kernels.arithmetic import NUMBER
 from attnmem.prediction.kernels.rules import RULES, Kernel, Tensors
 from attnmem.prediction.refusal import warn
 
-__all__ = ["NUMBER", "fused", "kernel_of", "norms", "ordinary", "reductions", "sorting", "unknown"]
+__all__ = [
+    "NUMBER",
+    "arithmetic",
+    "fused",
+    "kernel_of",
+    "norms",
+    "reductions",
+    "softmax",
+    "sorting",
+    "unknown",
+]
 
 LEFT_OUT = "the trace takes its outputs alone"
 

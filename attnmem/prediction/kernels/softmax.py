@@ -1,0 +1,62 @@
+"""What softmax, its backward pass, log-sum-exp and dropout allocate beside their outputs.
+
+Places in PyTorch are below aten/src/ATen/native.
+"""
+
+import torch
+
+from attnmem.prediction.kernels.reductions import LOW, dims_of, reduce
+from attnmem.prediction.kernels.rules import Kernel, rule, size_of
+
+aten = torch.ops.aten
+
+
+@rule("cuda", aten.logsumexp.default)
+def logsumexp(kernel: Kernel) -> None:
+    """logsumexp_out_impl, ReduceOps.cpp."""
+    x, result = kernel.inputs[0], kernel.outputs[0]
+    dims = dims_of(kernel, 1)
+    kernel.buffer("maxima", size_of(result))
+    reduce(kernel, x, result, dims, accumulator=x.element_size())
+    kernel.buffer("absolute maxima", size_of(result))
+    kernel.buffer("infinite maxima", result.numel())
+    kernel.free("infinite maxima", "absolute maxima")
+    kernel.buffer("exponentials", size_of(x))
+    kernel.allocate(0)
+    wide, vector = (4, 8) if x.dtype in LOW else (x.element_size(), 4)
+    reduce(kernel, x, result, dims, accumulator=wide, vector=vector)
+    kernel.free("exponentials")
+
+
+@rule("cuda", aten._softmax.default)
+def softmax(kernel: Kernel) -> None:
+    """softmax_cuda_out, cuda/SoftMax.cu."""
+    kernel.allocate(0)
+    kernel.contiguous(*kernel.inputs)
+
+
+@rule("cuda", aten._softmax_backward_data.default)
+def softmax_backward(kernel: Kernel) -> None:
+    """``Tensor tmp = grad * output`` in softmax_backward_cuda_out, cuda/SoftMax.cu."""
+    grad, output = kernel.inputs[:2]
+    dtype = torch.promote_types(grad.dtype, output.dtype)
+    kernel.allocate(0)
+    kernel.buffer("temporary inside softmax backward", output.numel() * dtype.itemsize)
+    kernel.contiguous(grad * output, output)  # host_softmax_backward
+
+
+@rule("cuda", aten.native_dropout.default)
+def dropout(kernel: Kernel) -> None:
+    """The mask comes first: dropout_cuda, cuda/Dropout.cu."""
+    kernel.allocate(1, 0)
+
+
+@rule("cpu", aten._safe_softmax.default)
+@rule("cuda", aten._safe_softmax.default)
+def safe_softmax(kernel: Kernel) -> None:
+    """Looks for rows that are masked out whole: _safe_softmax, transformers/attention.cpp."""
+    scores, weights = kernel.inputs[0], kernel.outputs[0]
+    kernel.allocate(0)
+    kernel.buffer("mask inside safe softmax", scores.numel())
+    kernel.buffer("masked rows inside safe softmax", scores[..., :1].numel())
+    kernel.buffer("zero inside safe softmax", weights.element_size())
