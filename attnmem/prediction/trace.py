@@ -140,8 +140,9 @@ def trace(
     line of the program: reading values; compiled functions and flex_attention; parameters on the
     CPU of a module that the program only closes over; two fast paths of ``eval()``. Warned of by
     name: operations that are not known, or are known to allocate what is not known. Not seen:
-    what extensions and scripted functions do by themselves, other threads and streams, and code of
-    PyTorch that another release writes in another way.
+    what extensions and scripted functions do by themselves, other threads and streams, gradients of
+    gradients, ``torch.func``'s transforms of fused attention, and code of PyTorch that another
+    release writes in another way.
 
     Raises ``ValueError`` for another device, or a dtype that random numbers do not have, and
     whatever ``program`` raises.
