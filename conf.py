@@ -2,8 +2,9 @@
 
 import hashlib
 import importlib.metadata
-import importlib.util
+import pkgutil
 import platform
+import shutil
 import sys
 from pathlib import Path
 
@@ -71,9 +72,10 @@ bibtex_reference_style = "author_year"
 bibtex_default_style = "plain"
 
 autosummary_ignore_module_all = True
-for stub in (Path(__file__).parent / "book" / "en" / "reference").glob("*.rst"):
-    if not importlib.util.find_spec(stub.stem):
-        stub.unlink()  # of a module that is no more
+REFERENCE = Path(__file__).parent / "book" / "en" / "reference"
+MODULES = {module.name for module in pkgutil.walk_packages(attnmem.__path__, "attnmem.")}
+if not {stub.stem for stub in REFERENCE.glob("*.rst")} <= MODULES:
+    shutil.rmtree(REFERENCE)  # a module is no more, and pages of others still list it
 autodoc_default_options = {"exclude-members": "set"}  # of matplotlib's figures
 autodoc_preserve_defaults = True  # as they are written: no path of this machine
 autodoc_member_order = "bysource"
