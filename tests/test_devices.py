@@ -138,6 +138,16 @@ def test_autocast_is_followed(dtype, inference, training):
         assert trace(mixed, w, training=True).peak_bytes == training
 
 
+def test_a_loss_under_autocast_warns():
+    def loss(q, k, v):
+        with torch.autocast(q.device.type, dtype=torch.float16):
+            labels = torch.zeros(2 * 4 * 512, dtype=torch.long, device=q.device)
+            return F.cross_entropy(attend(q, k, v).flatten(0, 2), labels)[None]
+
+    with pytest.warns(UserWarning, match="autocast casts inside cross_entropy_loss"):
+        trace(loss, W)
+
+
 def test_autocast_casts_a_weight_once():
     with torch.device("meta"):
         layer = nn.Linear(64, 64, bias=False)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from attnmem.prediction.refusal import warn
+
 # The lists are those of aten/src/ATen/autocast_mode.h and .cpp.
 # Cast to the dtype of autocast: AT_FORALL_LOWER_PRECISION_FP.
 LOWER = """
@@ -29,6 +31,8 @@ WITH_DTYPE = "prod softmax log_softmax cumprod cumsum linalg_vector_norm linalg_
 PROMOTE = """
     addcdiv addcmul atan2 bilinear cross dot grid_sample index_put tensordot scatter_add cat stack
 """
+# These call such operations in C++, where a function mode does not see them.
+INSIDE = "cross_entropy_loss ctc_loss"
 # On a CPU: AT_FORALL_LOWER_PRECISION_FP's part of the CPU.
 CPU_LOWER = """
     conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d prelu bmm mm
@@ -62,6 +66,8 @@ class Autocast:
 
     def cast(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Any) -> Call | None:
         """The call as autocast makes it; ``None`` where autocast leaves it alone."""
+        if function in _named(INSIDE):
+            warn(f"autocast casts inside {function.__name__}; the trace does not")
         to: torch.dtype | None
         if function in self.lower:
             to = torch.get_autocast_dtype(self.device)

@@ -172,22 +172,15 @@ def _compiled(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return callback
 
 
-def _softmax(
-    input: torch.Tensor, dim: int, dtype: torch.dtype | None = None, *, out: Any = None
-) -> Any:
-    # Tensor softmax(...) in native/SoftMax.cpp: on CUDA this one cast is fused.
-    if input.dtype == torch.float16 and dtype == torch.float32 and out is None:
-        return torch._softmax(input, dim, True)
-    return NotImplemented
+def _casting(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Softmax and log_softmax in native/SoftMax.cpp: on CUDA this one cast is ``kernel``'s."""
 
+    def route(input: torch.Tensor, dim: int, dtype: Any = None, *, out: Any = None) -> Any:
+        if input.dtype == torch.float16 and dtype == torch.float32 and out is None:
+            return kernel(input, dim, True)
+        return NotImplemented
 
-def _log_softmax(
-    input: torch.Tensor, dim: int, dtype: torch.dtype | None = None, *, out: Any = None
-) -> Any:
-    # Tensor log_softmax(...) in native/SoftMax.cpp, likewise.
-    if input.dtype == torch.float16 and dtype == torch.float32 and out is None:
-        return torch._log_softmax(input, dim, True)
-    return NotImplemented
+    return route
 
 
 def _dropout(input: torch.Tensor, p: float = 0.5, train: bool = True) -> Any:
@@ -242,11 +235,12 @@ def _routes(device: str, capability: tuple[int, int]) -> dict[Any, Callable[...,
     if device == "cpu":
         return both
     return both | {
-        torch.softmax: _softmax,
-        torch.special.softmax: _softmax,
-        torch.Tensor.softmax: _softmax,
-        torch.log_softmax: _log_softmax,
-        torch.Tensor.log_softmax: _log_softmax,
+        **dict.fromkeys(
+            (torch.softmax, torch.special.softmax, torch.Tensor.softmax), _casting(torch._softmax)
+        ),
+        **dict.fromkeys(
+            (torch.log_softmax, torch.Tensor.log_softmax), _casting(torch._log_softmax)
+        ),
         torch.dropout: _dropout,
         torch.gru_cell: _cell("a GRU cell"),
         torch.lstm_cell: _cell("an LSTM cell"),
