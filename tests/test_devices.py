@@ -160,6 +160,20 @@ def test_autocast_casts_a_weight_once():
     assert made.count(64 * 64 * 2) == 1
 
 
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_what_is_computed_on_the_cpu_is_what_pytorch_computes(device):
+    def computing(q, k, v):
+        x = torch.full((1, 2, 2), 3.0)
+        assert (x * 2.0).tolist() == [[[6.0, 6.0], [6.0, 6.0]]]
+        assert (x / 2).tolist() == [[[1.5, 1.5], [1.5, 1.5]]]
+        assert torch.bmm(x, x).tolist() == [[[18.0, 18.0], [18.0, 18.0]]]
+        noise = torch.randn(1000), torch.randn_like(x.expand(1000, 2, 2))
+        assert all(0.9 < z.std().item() < 1.1 for z in noise)
+        return q * x[0, 0, 0]
+
+    trace(computing, W, device=device)
+
+
 def test_on_a_cpu_what_does_not_come_from_q_has_values():
     def up_to_half(q, k, v):
         n = int(torch.tensor([k.shape[2] // 2], device=q.device).item())

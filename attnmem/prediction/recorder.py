@@ -79,7 +79,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.existing.append(x.untyped_storage().nbytes())
         result = kept = in_place(op, args, self.zeros)
         if kept is None:
-            result = self._run(SHAPES.get(op, op), args, kwargs, inputs)
+            result = self._run(op if beside else SHAPES.get(op, op), args, kwargs, inputs)
         outputs = _tensors(result)
         if op._schema.is_mutable:
             self._check_sizes(inputs)
