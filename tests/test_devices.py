@@ -32,6 +32,18 @@ def test_a_program_sees_the_device_that_it_will_run_on(device):
     trace(asking, W, training=True, device=device)
 
 
+def test_the_device_is_still_seen_after_a_fast_path():
+    layer = nn.MultiheadAttention(64, 2, batch_first=True, device="meta").eval()
+
+    def asking(q, k, v):
+        q = q.flatten(0, 1).float()
+        o, _ = layer(q, q, q, need_weights=False)
+        assert torch.cuda.is_available()
+        return o
+
+    trace(asking, W)
+
+
 def test_the_device_is_seen_in_functions_of_pytorch_and_inside_backward():
     seen = []
 
