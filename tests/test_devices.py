@@ -32,6 +32,18 @@ def test_a_program_sees_the_device_that_it_will_run_on(device):
     trace(asking, W, training=True, device=device)
 
 
+def test_the_device_is_still_seen_after_a_fast_path():
+    layer = nn.MultiheadAttention(64, 2, batch_first=True, device="meta").eval()
+
+    def asking(q, k, v):
+        q = q.flatten(0, 1).float()
+        o, _ = layer(q, q, q, need_weights=False)
+        assert torch.cuda.is_available()
+        return o
+
+    trace(asking, W)
+
+
 def test_the_device_is_seen_in_functions_of_pytorch_and_inside_backward():
     seen = []
 
@@ -159,6 +171,20 @@ def test_autocast_casts_a_weight_once():
 
     made = [e.bytes for e in trace(twice, W, training=False).timeline]
     assert made.count(64 * 64 * 2) == 1
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_what_is_computed_on_the_cpu_is_what_pytorch_computes(device):
+    def computing(q, k, v):
+        x = torch.full((1, 2, 2), 3.0)
+        assert (x * 2.0).tolist() == [[[6.0, 6.0], [6.0, 6.0]]]
+        assert (x / 2).tolist() == [[[1.5, 1.5], [1.5, 1.5]]]
+        assert torch.bmm(x, x).tolist() == [[[18.0, 18.0], [18.0, 18.0]]]
+        noise = torch.randn(1000), torch.randn_like(x.expand(1000, 2, 2))
+        assert all(0.9 < z.std().item() < 1.1 for z in noise)
+        return q * x[0, 0, 0]
+
+    trace(computing, W, device=device)
 
 
 def test_on_a_cpu_what_does_not_come_from_q_has_values():

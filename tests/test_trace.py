@@ -366,6 +366,7 @@ def test_an_output_that_is_an_input_counts_once():
         lambda op, x: op(aten.mul.Tensor)(x, 0.5),
         lambda op, x: op(aten.div.Tensor)(x, 3),
         lambda op, x: op(aten.mul.Tensor)(x, x.float()),
+        lambda op, x: op(aten.bmm.default)(x, x.mT),
         lambda op, x: op(aten.randn.default)(x.shape, dtype=x.dtype, device=x.device),
         lambda op, x: op(aten.randn_like.default)(x),
         lambda op, x: op(aten._softmax_backward_data.default)(x, x, -1, x.dtype),

@@ -9,8 +9,8 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from types import MethodWrapperType
 from typing import Any
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -50,24 +50,21 @@ class Dispatch(TorchFunctionMode):
         self.routes = _routes(device, capability)
         self.answers = self._answers()
         self.autocast = Autocast(device)
-        self.patches = contextlib.ExitStack()
+        self.replaced: list[list[tuple[Any, str, Any]]] = []  # of each entry, what was there
 
     def __enter__(self) -> Any:
         prepare()
-        checks = torch.utils.checkpoint._allowed_determinism_checks_to_fns
-        # Where saved tensors are is asked with this mode and without it.
-        same = {"default": lambda x: {"shape": x.shape, "dtype": x.dtype}}
-        self.patches.enter_context(mock.patch.dict(checks, same))
         forget = (torch, "clear_autocast_cache", self.autocast.cache.clear)
-        replaced = [*_patches(self.device.type), forget]
-        for owner, name, value in replaced:
-            self.patches.callback(setattr, owner, name, getattr(owner, name))
+        patches = [*_patches(self.device.type), forget]
+        self.replaced.append([(owner, name, getattr(owner, name)) for owner, name, _ in patches])
+        for owner, name, value in patches:
             setattr(owner, name, value)
         return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        self.patches.close()
+        for owner, name, value in self.replaced.pop():
+            setattr(owner, name, value)
 
     def __torch_function__(
         self,
@@ -78,6 +75,8 @@ class Dispatch(TorchFunctionMode):
     ) -> Any:
         if answer := self.answers.get(function):
             return answer(*args)
+        if isinstance(function, MethodWrapperType):
+            return function(*args)  # any other property
         if function in READING and not self.has_values(args[0]):
             raise refuse(f"{function.__name__}: {VALUES}")
         args, kwargs = self._placed(function, args, kwargs or {})
@@ -151,6 +150,10 @@ def _patches(device: str) -> Iterator[tuple[Any, str, Any]]:
                 yield module, name, lambda *_: False
     for name in ("torch.optim.optimizer", "torch.nn.utils.clip_grad"):
         yield sys.modules[name], "_group_tensors_by_device_and_dtype", _grouped(device)
+    # Where saved tensors are is asked with the mode and without it.
+    checks = {"default": lambda x: {"shape": x.shape, "dtype": x.dtype}}
+    name = "_allowed_determinism_checks_to_fns"
+    yield torch.utils.checkpoint, name, getattr(torch.utils.checkpoint, name) | checks
     yield torch.cuda.amp.common, "amp_definitely_not_available", lambda: False
     yield torch.cuda, "is_bf16_supported", lambda *_, **__: True
     if device == "cuda":

@@ -86,7 +86,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._end(self.spent.pop())
         if kwargs.get("pin_memory"):
             kwargs = kwargs | {"pin_memory": False}  # the CPU's memory: nothing to predict
-        inputs = _tensors((args, tuple(kwargs.values())))
+        inputs = _tensors([*args, *kwargs.values()])
         if op is aten._local_scalar_dense.default and not self.has_values(args[0]):
             raise refuse(f"{step_name(op)}: {VALUES}")
         beside = any(not x.is_meta for x in inputs) or op in COPIES
@@ -97,8 +97,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.existing.append(block)
         result = kept = in_place(op, args, self.zeros)
         if kept is None:
-            result = self._run(SHAPES.get(op, op), args, kwargs, inputs)
-        outputs = _tensors(result)
+            result = self._run(op if beside else SHAPES.get(op, op), args, kwargs, inputs)
+        outputs = _tensors([result])
         if op._schema.is_mutable:
             self._check_sizes(inputs)
         if outputs and not outputs[0].is_meta and self.device == "cuda":
@@ -107,7 +107,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         fresh = self._allocate(op, args, inputs, outputs)
         for x in outputs:
             self._is_other(x)  # such as a seed, which a kernel keeps on the CPU
-        if outputs and touches_data(op) and (fresh or op._schema.is_mutable or kept is not None):
+        if outputs and (fresh or op._schema.is_mutable or kept is not None) and touches_data(op):
             self.steps.append(step(op, args, inputs, outputs, device=self.device, stage=self.stage))
         self._label_softmax(op, inputs, outputs)
         return result
@@ -123,7 +123,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = step_name(op)
         own: dict[str, Block] = {}
         fresh = False
-        for item in kernel_of(op, args, inputs, outputs, self.device).actions:
+        kernel = None if op.is_view else kernel_of(op, args, inputs, outputs, self.device)
+        for item in kernel.actions if kernel else range(len(outputs)):
             if isinstance(item, int):
                 fresh |= self._watch(outputs[item], name)
             elif isinstance(item, str):
@@ -198,7 +199,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None
         result = op(*args, **kwargs)
         if any(id(x.untyped_storage()) in self.unread for x in inputs):
-            for x in _tensors(result):
+            for x in _tensors([result]):
                 self._without_values(x)
         return result
 
@@ -308,10 +309,12 @@ def _on_meta(x: torch.Tensor) -> torch.Tensor:
     return x if x.is_meta else torch.empty_like(x, device=META)
 
 
-def _tensors(tree: Any) -> list[torch.Tensor]:
+def _tensors(trees: Iterable[Any]) -> list[torch.Tensor]:
     """The tensors in nested tuples and lists, in order. PyTorch's pytree is slow."""
-    if isinstance(tree, torch.Tensor):
-        return [tree]
-    if isinstance(tree, tuple | list):
-        return [tensor for branch in tree for tensor in _tensors(branch)]
-    return []
+    found = []
+    for tree in trees:
+        if isinstance(tree, torch.Tensor):
+            found.append(tree)
+        elif isinstance(tree, tuple | list):
+            found += _tensors(tree)
+    return found

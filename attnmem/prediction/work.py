@@ -41,7 +41,9 @@ def step(
     """
     counter = flop_registry.get(op.overloadpacket)
     out = outputs[0]
-    if counter:
+    if op in PRODUCTS:  # as flop_counter, which flattens trees first
+        flops = 2 * out.numel() * args[0].shape[-1]
+    elif counter:
         flops = counter(*_with_every_head(op, args), out_val=_result(op, args, outputs))
     else:
         flops = PER_ELEMENT.get(op, torch.Tag.pointwise in op.tags) * out.numel()
@@ -101,11 +103,10 @@ def _bytes(tensors: Sequence[torch.Tensor]) -> int:
     different = {
         (x.untyped_storage()._cdata, x.storage_offset(), x.shape, x.stride()): x for x in tensors
     }
-    return sum(
-        min(x.numel() * x.element_size(), x.untyped_storage().nbytes()) for x in different.values()
-    )
+    return sum(min(x.nbytes, x.untyped_storage().nbytes()) for x in different.values())
 
 
+PRODUCTS = {aten.mm.default, aten.bmm.default}
 PER_ELEMENT = {
     aten._softmax.default: SOFTMAX_OPS,
     aten._safe_softmax.default: SOFTMAX_OPS,

@@ -23,7 +23,7 @@ from attnmem.prediction.kernels import (
     sorting,
 )
 from attnmem.prediction.kernels.arithmetic import NUMBER
-from attnmem.prediction.kernels.rules import RULES, Kernel, Tensors
+from attnmem.prediction.kernels.rules import RULES, Kernel, Rule, Tensors
 from attnmem.prediction.refusal import warn
 
 __all__ = [
@@ -66,6 +66,12 @@ def unknown(op: Any) -> str:
     return "was not looked at"
 
 
+@cache
+def _rule(op: Any, device: str) -> Rule:
+    rules = RULES[device]
+    return rules.get(op) or rules.get(str(op)) or Kernel.allocate_outputs
+
+
 def kernel_of(
     op: Any, args: Sequence[Any], inputs: Tensors, outputs: Tensors, device: str
 ) -> Kernel:
@@ -75,8 +81,7 @@ def kernel_of(
     allocates what is not known here, and where that was not looked at.
     """
     kernel = Kernel(args, inputs, outputs)
-    rules = RULES[device]
-    (rules.get(op) or rules.get(str(op)) or Kernel.allocate_outputs)(kernel)
+    _rule(op, device)(kernel)
     if kernel.left_out:
         warn(f"{op} allocates {kernel.left_out}; the trace leaves them out")
     elif device == "cuda" and (why := unknown(op)):

@@ -42,7 +42,8 @@ def softmax_backward(kernel: Kernel) -> None:
     dtype = torch.promote_types(grad.dtype, output.dtype)
     kernel.allocate(0)
     kernel.buffer("temporary inside softmax backward", output.numel() * dtype.itemsize)
-    kernel.contiguous(grad * output, output)  # host_softmax_backward
+    if not (grad.is_contiguous() and output.is_contiguous()):  # else so is their product
+        kernel.contiguous(grad * output, output)  # host_softmax_backward
 
 
 @rule("cuda", aten.native_dropout.default)
