@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from attnmem.prediction.kernels import arithmetic, fused, norms, reductions, softmax, sorting
+from attnmem.prediction.kernels import arithmetic, fused, host, norms, reductions, softmax, sorting
 from attnmem.prediction.kernels.arithmetic import NUMBER
 from attnmem.prediction.kernels.rules import RULES, Kernel, Tensors
 from attnmem.prediction.refusal import warn
@@ -22,6 +22,7 @@ __all__ = [
     "NUMBER",
     "arithmetic",
     "fused",
+    "host",
     "kernel_of",
     "norms",
     "reductions",
@@ -30,6 +31,12 @@ __all__ = [
     "unknown",
 ]
 
+# native/TensorFactories.cpp: an empty tensor that is then filled.
+FACTORIES = {
+    getattr(torch.ops.aten, name)
+    for name in ("rand", "randn", "randint", "rand_like", "randn_like", "randint_like")
+}
+OURS = ("aten", "prims", "profiler", "attnmem")  # a CPU's kernels of others' are not known
 LEFT_OUT = "the trace takes its outputs alone"
 
 
@@ -52,8 +59,10 @@ def unknown(op: Any) -> str:
         if found in measured():
             most = measured()[found]
             return f"allocates up to {most:,} B beside its outputs in small samples" if most else ""
-    if name.startswith("prims.") or torch.Tag.pointwise in op.tags:
+    if name.startswith(("prims.", "profiler.")) or torch.Tag.pointwise in op.tags:
         return ""  # TensorIterator allocates the output alone
+    if op.overloadpacket in FACTORIES:
+        return ""
     return "was not looked at"
 
 
@@ -70,6 +79,6 @@ def kernel_of(
     (rules.get(op) or rules.get(str(op)) or Kernel.allocate_outputs)(kernel)
     if kernel.left_out:
         warn(f"{op} allocates {kernel.left_out}; the trace leaves them out")
-    elif device == "cuda" and (why := unknown(op)):
+    elif (device == "cuda" or op.namespace not in OURS) and (why := unknown(op)):
         warn(f"{op} {why}; {LEFT_OUT}")
     return kernel
