@@ -1,7 +1,11 @@
 """What a prediction refuses or warns of by name, so that no number comes out that it can't give."""
 
+# mypy: disable-error-code="attr-defined"
+
 import contextlib
+import sys
 import threading
+import types
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -188,6 +192,17 @@ def test_what_was_not_compared_warns_by_its_name(name):
 def test_an_operator_of_others_warns_on_either_device(device):
     with pytest.warns(UserWarning, match="with_shapes.default was not looked at"):
         trace(lambda q, k, v: with_shapes(q), W, device=device)
+
+
+def test_a_triton_kernel_is_refused(monkeypatch):
+    class JITFunction:
+        def run(self):
+            """As Triton's."""
+
+    module = types.SimpleNamespace(JITFunction=JITFunction)
+    monkeypatch.setitem(sys.modules, "triton.runtime.jit", module)
+    with pytest.raises(CannotFollow, match="Triton kernel"):
+        trace(lambda q, k, v: JITFunction().run(), W)
 
 
 def test_a_thread_that_leaves_the_device_alone_is_let_be():

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch.overrides import TorchFunctionMode
 
-from attnmem.prediction import composites
+from attnmem.prediction import composites, legacy
 from attnmem.prediction.autocast import Autocast
 from attnmem.prediction.autograd import prepare
 from attnmem.prediction.refusal import RAISED, VALUES, refuse, settle, warn
@@ -206,24 +206,6 @@ def _compiled(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return callback
 
 
-def _type(device: str, x: torch.Tensor, to: Any = None, *_: Any, **__: Any) -> Any:
-    """``q.type()``, ``q.type(torch.float16)``, and old names of types that say a device, too."""
-    here = "cuda" if x.is_meta and device == "cuda" else "cpu"
-    if to is None:
-        kind = torch.empty(0, dtype=x.dtype).type()
-        return kind.replace("torch.", "torch.cuda.") if here == "cuda" else kind
-    if isinstance(to, torch.dtype):
-        return NotImplemented
-    if isinstance(to, str):
-        to = functools.reduce(getattr, to.split(".")[1:], torch)
-    there = "cuda" if to.is_cuda else "cpu"
-    if there == here:
-        return x.to(to.dtype)
-    return (
-        x.to(META if there == "cuda" else there, to.dtype) if device == "cuda" else NotImplemented
-    )
-
-
 def _make_dual(*_: Any, **__: Any) -> Any:
     raise refuse("forward-mode derivatives can't be predicted: take those of a backward pass")
 
@@ -285,7 +267,7 @@ def _new_tensor(x: torch.Tensor, data: Any, *, dtype: Any = None, device: Any = 
 def _routes(device: str, capability: tuple[int, int]) -> dict[Any, Callable[..., Any]]:
     """Function of PyTorch -> what stands for it on the device, or answers ``NotImplemented``."""
     both: dict[Any, Callable[..., Any]] = {
-        torch.Tensor.type: functools.partial(_type, device),
+        torch.Tensor.type: functools.partial(legacy.type_of, device),
         torch._C._VariableFunctions._make_dual: _make_dual,
         torch.tensor: _tensor,
         torch.as_tensor: _as_tensor,

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from attnmem.prediction.legacy import cuda_types
 from attnmem.prediction.refusal import refuse, warn
 from attnmem.prediction.threads import watched
 
@@ -23,13 +24,13 @@ STREAMS = (
 SCRIPTED = "TorchScript can't be predicted: trace the function that was scripted"
 NESTED = "nested tensors can't be predicted: how much memory they take is in their values. Pad them"
 TRITON = "a Triton kernel can't be predicted: what it does is not PyTorch's"
-LEGACY = ("Bool", "Byte", "Char", "Short", "Int", "Long", "Half", "BFloat16", "Float", "Double")
 ASKS = "this asks the GPU itself, and a prediction has none. Ask outside"
 
 
 @functools.cache
 def stand_ins(device: str, capability: tuple[int, int]) -> tuple[Patch, ...]:
     """What is replaced on ``device``, ``"cuda"`` or ``"cpu"``."""
+    autograd: Any = torch.autograd
     both = (
         (torch._C, "_InferenceMode", _inference),
         (torch._C.ScriptFunction, "__call__", _refusing(SCRIPTED)),
@@ -41,7 +42,7 @@ def stand_ins(device: str, capability: tuple[int, int]) -> tuple[Patch, ...]:
             "nested_tensor as_nested_tensor narrow nested_tensor_from_jagged masked_select",
             NESTED,
         ),
-        (torch.autograd, "_engine_run_backward", _backward(torch.autograd._engine_run_backward)),
+        (autograd, "_engine_run_backward", _backward(autograd._engine_run_backward)),
         (Thread, "start", _start(Thread.start, device)),
         (ThreadPoolExecutor, "submit", _submit(ThreadPoolExecutor.submit, device)),
     )
@@ -78,7 +79,7 @@ def stand_ins(device: str, capability: tuple[int, int]) -> tuple[Patch, ...]:
             SimpleNamespace(rangePushA=_nothing, rangePop=_nothing, markA=_nothing),
         ),
         (torch, "Generator", _generator(torch.Generator)),
-        *((cuda, kind.__name__, kind) for kind in _legacy()),
+        *((cuda, kind.__name__, kind) for kind in cuda_types()),
     )
 
 
@@ -191,22 +192,3 @@ def _generator(original: Any) -> Any:
             return original()  # its state is the CPU's memory
 
     return Generator
-
-
-class _Legacy(type):
-    """A class such as ``torch.cuda.FloatTensor``."""
-
-    dtype: torch.dtype
-
-    def __instancecheck__(cls, x: Any) -> bool:
-        return isinstance(x, torch.Tensor) and x.is_cuda and x.dtype == cls.dtype
-
-    def __call__(cls, *args: Any, **_: Any) -> torch.Tensor:
-        if len(args) == 1 and not isinstance(args[0], int | torch.Size):
-            return torch.tensor(args[0], dtype=cls.dtype, device="cuda")
-        return torch.empty(*args or (0,), dtype=cls.dtype, device="cuda")
-
-
-def _legacy() -> list[Any]:
-    kinds = (getattr(torch, f"{name}Tensor") for name in LEGACY)
-    return [_Legacy(kind.__name__, (), {"dtype": kind.dtype, "is_cuda": True}) for kind in kinds]
