@@ -168,6 +168,14 @@ def emptying(q, k, v):
     return attend(q, k, v)
 
 
+BY_VALUES = {
+    "max": lambda q, k, v: q - q.max(),
+    "min": lambda q, k, v: q - torch.min(input=q),
+    "prod": lambda q, k, v: q.prod(-1, keepdim=True) * v,
+    "cumprod": lambda q, k, v: torch.cumprod(q, dim=-1),
+    "clamp": lambda q, k, v: q.clamp(min=k),
+    "masked_fill": lambda q, k, v: q.masked_fill(torch.ones_like(q, dtype=torch.bool), v.sum()),
+}
 WARNED = {
     "gradients of gradients": (penalised, "gradients of gradients"),
     "fused attention under vmap": (
@@ -186,6 +194,14 @@ def test_what_was_not_compared_warns_by_its_name(name):
         warnings.filterwarnings("ignore", "scaled_dot_product_attention takes cuDNN")
         with pytest.warns(UserWarning, match=message):
             trace(program, W, training=True)
+
+
+@pytest.mark.parametrize("name", BY_VALUES)
+def test_a_backward_pass_that_goes_by_values_warns_where_there_is_one(name):
+    with pytest.warns(UserWarning, match=f"backward pass of {name} goes by values"):
+        trace(BY_VALUES[name], W, training=True)
+    silently(BY_VALUES[name])
+    silently(lambda q, k, v: q.clamp(min=0) - q.max(-1, keepdim=True).values, training=True)
 
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from attnmem.prediction import composites, legacy
 from attnmem.prediction.autocast import Autocast
-from attnmem.prediction.autograd import prepare
+from attnmem.prediction.autograd import by_values, prepare
 from attnmem.prediction.refusal import RAISED, VALUES, refuse, settle, warn
 from attnmem.prediction.sdpa import attention
 from attnmem.prediction.stand_ins import STREAMS, kernels_of_triton, stand_ins
@@ -266,7 +266,7 @@ def _new_tensor(x: torch.Tensor, data: Any, *, dtype: Any = None, device: Any = 
 @functools.cache
 def _routes(device: str, capability: tuple[int, int]) -> dict[Any, Callable[..., Any]]:
     """Function of PyTorch -> what stands for it on the device, or answers ``NotImplemented``."""
-    both: dict[Any, Callable[..., Any]] = {
+    both: dict[Any, Callable[..., Any]] = by_values() | {
         torch.Tensor.type: functools.partial(legacy.type_of, device),
         torch._C._VariableFunctions._make_dual: _make_dual,
         torch.tensor: _tensor,

@@ -32,10 +32,24 @@ def softmax_backward(kernel: Kernel) -> None:
     kernel.contiguous(*kernel.inputs[:2])
 
 
+@rule("cpu", aten.abs.default)
+def absolute(kernel: Kernel) -> None:
+    """Of complex numbers it makes complex ones, and takes their real part: abs, UnaryOps.cpp."""
+    kernel.allocate(0)
+    if kernel.inputs[0].is_complex():
+        kernel.unknown("complex numbers before it takes their real part")
+
+
 @rule(
     "cpu",
-    aten.binary_cross_entropy_with_logits.default,
-    aten.avg_pool2d_backward.default,
+    *(aten.mse_loss.default, aten.smooth_l1_loss.default, aten.huber_loss.default),
+    *(aten.binary_cross_entropy.default, aten.binary_cross_entropy_with_logits.default),
+    aten.binary_cross_entropy_backward.default,
+    *(aten.avg_pool2d_backward.default, aten._adaptive_avg_pool2d_backward.default),
+    *(aten.convolution.default, aten.convolution_backward.default),
+    *(aten.native_batch_norm.default, aten.native_batch_norm_backward.default),
+    *(aten.im2col.default, aten.col2im.default),
+    *(aten.kthvalue.default, aten.sort.default, aten.sort.stable),
     aten.masked_scatter_backward.default,
     *(aten._fft_r2c.default, aten._fft_c2c.default, aten._fft_c2r.default),
 )
