@@ -1,12 +1,13 @@
 """What autograd does on a device and not under a mode that watches it."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from attnmem.prediction.refusal import warn
 from attnmem.timeline import in_backward
 
 aten = torch.ops.aten
@@ -78,3 +79,45 @@ SELECTIONS_BACKWARD = {
     aten._unsafe_index_put.default,
     aten.masked_scatter.default,
 }
+
+
+def by_values() -> dict[Any, Callable[..., Any]]:
+    """Functions whose backward pass reads values or has a path of its own without data -> route.
+
+    prod_backward, cumprod_backward, evenly_distribute_backward, masked_fill_backward and
+    clamp_backward, FunctionsManual.cpp.
+    """
+
+    def bounds(*args: Any, **kwargs: Any) -> bool:
+        return any(isinstance(x, torch.Tensor) for x in (*args, *kwargs.values()))
+
+    def of_all(*args: Any, **kwargs: Any) -> bool:
+        return not args and "dim" not in kwargs and "other" not in kwargs
+
+    def filler(mask: Any, value: Any = None) -> bool:
+        return isinstance(value, torch.Tensor) and value.requires_grad
+
+    cases: dict[str, Callable[..., bool]] = {
+        **dict.fromkeys(("prod", "cumprod"), lambda *_, **__: True),
+        **dict.fromkeys(("max", "min"), of_all),
+        **dict.fromkeys(("masked_fill", "masked_fill_"), filler),
+        **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), bounds),
+    }
+    return {
+        getattr(owner, name): _warning(name, applies)
+        for name, applies in cases.items()
+        for owner in (torch, torch.Tensor)
+        if hasattr(owner, name)
+    }
+
+
+def _warning(name: str, applies: Callable[..., bool]) -> Callable[..., Any]:
+    def route(*args: Any, **kwargs: Any) -> Any:
+        x, *rest = (*args, *kwargs.values())
+        inputs = [y for y in (x, *rest) if isinstance(y, torch.Tensor)]
+        needed = torch.is_grad_enabled() and any(y.requires_grad for y in inputs)
+        if needed and applies(*args[1:], **{k: v for k, v in kwargs.items() if k != "input"}):
+            warn(f"the backward pass of {name} goes by values; the trace takes a way without")
+        return NotImplemented
+
+    return route

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from threading import get_ident
 from types import MethodWrapperType
 from typing import Any
 
@@ -17,11 +18,13 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch.overrides import TorchFunctionMode
 
-from attnmem.prediction import composites
+from attnmem.prediction import composites, legacy
 from attnmem.prediction.autocast import Autocast
-from attnmem.prediction.autograd import prepare
-from attnmem.prediction.refusal import VALUES, refuse, warn
+from attnmem.prediction.autograd import by_values, prepare
+from attnmem.prediction.refusal import RAISED, VALUES, refuse, settle, warn
 from attnmem.prediction.sdpa import attention
+from attnmem.prediction.stand_ins import STREAMS, kernels_of_triton, stand_ins
+from attnmem.prediction.threads import TRACING
 
 # Modules of PyTorch whose Python functions ask for modes.
 ASKING = (F, torch.functional, torch._tensor, torch.autograd, torch.overrides)
@@ -29,7 +32,7 @@ META = torch.device("meta")
 CONVERSIONS = ("array", "bool", "int", "float", "index", "complex", "contains")
 READING = {
     getattr(torch.Tensor, f"__{name}__" if name in CONVERSIONS else name)
-    for name in ("item", "tolist", "numpy", "is_nonzero", *CONVERSIONS)
+    for name in ("item", "tolist", "numpy", "is_nonzero", "data_ptr", *CONVERSIONS)
 }
 # What stands for these calls other functions, whose ways are taken in turn.
 FOLLOWED = {torch._native_multi_head_attention}
@@ -48,23 +51,56 @@ class Dispatch(TorchFunctionMode):
         self.has_values = has_values
         self.device = torch.device(device, 0) if device == "cuda" else torch.device(device)
         self.routes = _routes(device, capability)
+        self.stand_ins = stand_ins(device, capability)
         self.answers = self._answers()
         self.autocast = Autocast(device)
-        self.replaced: list[list[tuple[Any, str, Any]]] = []  # of each entry, what was there
+        self.replaced: list[tuple[Any, str, Any]] = []  # what patches have taken the place of
+        self.inference = contextlib.ExitStack()
 
     def __enter__(self) -> Any:
         prepare()
+        RAISED.clear()
+        TRACING.add(get_ident())
+        if torch.is_inference_mode_enabled():  # composite operations are not taken apart there
+            self.inference.enter_context(torch.inference_mode(False))
         forget = (torch, "clear_autocast_cache", self.autocast.cache.clear)
-        patches = [*_patches(self.device.type), forget]
-        self.replaced.append([(owner, name, getattr(owner, name)) for owner, name, _ in patches])
+        hooks = torch._C._autograd
+        push = "_push_saved_tensors_default_hooks"
+        seeing = (hooks, push, self._seeing_hooks(getattr(hooks, push)))
+        patches = [*_patches(self.device), *kernels_of_triton(), forget, seeing, *self.stand_ins]
+        self.replaced = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]
         for owner, name, value in patches:
             setattr(owner, name, value)
         return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        for owner, name, value in self.replaced.pop():
+        for owner, name, value in reversed(self.replaced):
             setattr(owner, name, value)
+        self.inference.close()
+        TRACING.discard(get_ident())
+        settle(error[1])
+
+    @contextlib.contextmanager
+    def _again(self) -> Iterator[None]:
+        """Seeing calls also where PyTorch has switched this mode off, inside a call that it saw."""
+        super().__enter__()  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def _seeing_hooks(self, push: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+        """Hooks of saved tensors run inside of the operation that saves."""
+
+        def seeing(pack: Callable[[Any], Any]) -> Callable[[Any], Any]:
+            def packing(x: torch.Tensor) -> Any:
+                with self._again():
+                    return pack(x)
+
+            return packing
+
+        return lambda pack, unpack: push(seeing(pack), unpack)
 
     def __torch_function__(
         self,
@@ -87,7 +123,7 @@ class Dispatch(TorchFunctionMode):
         if function is torch.Tensor.cuda:
             function = torch.Tensor.to
         if route := self.routes.get(function):
-            with self if function in FOLLOWED else contextlib.nullcontext():
+            with self._again() if function in FOLLOWED else contextlib.nullcontext():
                 result = route(*args, **kwargs)
             if result is not NotImplemented:
                 return result
@@ -115,7 +151,9 @@ class Dispatch(TorchFunctionMode):
     ) -> tuple[Sequence[Any], dict[str, Any]]:
         """The arguments, with the device ``meta`` where they name the device that is predicted."""
         if function is torch.Tensor.cuda:
-            return (args[0], META), {k: v for k, v in kwargs.items() if k != "device"}
+            named = args[1] if len(args) > 1 else kwargs.get("device")
+            to = META if named is None else self._meta(named)
+            return (args[0], to), {k: v for k, v in kwargs.items() if k != "device"}
         if "pin_memory" in kwargs:
             kwargs = kwargs | {"pin_memory": False}
         moves = function in (torch.Tensor.to, torch.Tensor.cpu)
@@ -133,12 +171,15 @@ class Dispatch(TorchFunctionMode):
         if isinstance(device, torch.Tensor | torch.dtype):
             return device
         if isinstance(device, int) and not isinstance(device, bool):
-            return META
+            return self._meta(f"cuda:{device}")
         named = str(device) if isinstance(device, str | torch.device) else ""
-        return META if named.partition(":")[0] == self.device.type else device
+        kind, _, index = named.partition(":")
+        if kind == self.device.type == "cuda" and index not in ("", "0"):
+            raise refuse(f"a prediction has one GPU, cuda:0, got {named}")
+        return META if kind == self.device.type else device
 
 
-def _patches(device: str) -> Iterator[tuple[Any, str, Any]]:
+def _patches(here: torch.device) -> Iterator[tuple[Any, str, Any]]:
     """What is replaced for as long as a trace runs: owner, name, value."""
     for module in ASKING:
         for name in (
@@ -149,25 +190,19 @@ def _patches(device: str) -> Iterator[tuple[Any, str, Any]]:
             if hasattr(module, name):
                 yield module, name, lambda *_: False
     for name in ("torch.optim.optimizer", "torch.nn.utils.clip_grad"):
-        yield sys.modules[name], "_group_tensors_by_device_and_dtype", _grouped(device)
+        yield sys.modules[name], "_group_tensors_by_device_and_dtype", _grouped(here)
     # Where saved tensors are is asked with the mode and without it.
     checks = {"default": lambda x: {"shape": x.shape, "dtype": x.dtype}}
     name = "_allowed_determinism_checks_to_fns"
     yield torch.utils.checkpoint, name, getattr(torch.utils.checkpoint, name) | checks
     yield torch.cuda.amp.common, "amp_definitely_not_available", lambda: False
-    yield torch.cuda, "is_bf16_supported", lambda *_, **__: True
-    if device == "cuda":
-        yield torch.cuda, "is_available", lambda: True
-        yield torch.cuda, "current_device", lambda: 0
-        yield torch.cuda, "synchronize", lambda *_: None
     dynamo = sys.modules.get("torch._dynamo.eval_frame")
     if dynamo and hasattr(dynamo, "_callback_from_stance"):
         yield dynamo, "_callback_from_stance", _compiled(dynamo._callback_from_stance)
 
 
-def _grouped(device: str) -> Callable[..., Any]:
+def _grouped(here: torch.device) -> Callable[..., Any]:
     """Lists of tensors by their device, as optimizers ask for it: C++ knows nothing of a mode."""
-    here = torch.device(device, 0)
 
     def group(*args: Any, **options: Any) -> Any:
         found = torch.utils._foreach_utils._group_tensors_by_device_and_dtype(*args, **options)
@@ -189,6 +224,14 @@ def _compiled(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return original(found)
 
     return callback
+
+
+def _make_dual(*_: Any, **__: Any) -> Any:
+    raise refuse("forward-mode derivatives can't be predicted: take those of a backward pass")
+
+
+def _record_stream(*_: Any) -> Any:
+    raise refuse(f"record_stream: {STREAMS}")
 
 
 def _casting(kernel: Callable[..., Any]) -> Callable[..., Any]:
@@ -243,7 +286,9 @@ def _new_tensor(x: torch.Tensor, data: Any, *, dtype: Any = None, device: Any = 
 @functools.cache
 def _routes(device: str, capability: tuple[int, int]) -> dict[Any, Callable[..., Any]]:
     """Function of PyTorch -> what stands for it on the device, or answers ``NotImplemented``."""
-    both: dict[Any, Callable[..., Any]] = {
+    both: dict[Any, Callable[..., Any]] = by_values() | {
+        torch.Tensor.type: functools.partial(legacy.type_of, device),
+        torch._C._VariableFunctions._make_dual: _make_dual,
         torch.tensor: _tensor,
         torch.as_tensor: _as_tensor,
         torch.asarray: _as_tensor,
@@ -252,8 +297,9 @@ def _routes(device: str, capability: tuple[int, int]) -> dict[Any, Callable[...,
         F.scaled_dot_product_attention: functools.partial(attention, device, capability=capability),
     }
     if device == "cpu":
-        return both
+        return both | {torch.Tensor.cpu: lambda x, *_, **__: x if x.is_meta else NotImplemented}
     return both | {
+        torch.Tensor.record_stream: _record_stream,
         **dict.fromkeys(
             (torch.softmax, torch.special.softmax, torch.Tensor.softmax), _casting(torch._softmax)
         ),

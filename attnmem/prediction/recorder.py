@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 from attnmem.prediction.autograd import ZEROS, in_place
 from attnmem.prediction.kernels import NUMBER, kernel_of
 from attnmem.prediction.modules import OUTSIDE, Modules
-from attnmem.prediction.refusal import VALUES, refuse
+from attnmem.prediction.refusal import VALUES, CannotFollow, refuse
 from attnmem.prediction.shapes import SHAPES
 from attnmem.prediction.work import step
 from attnmem.timeline import Stage, Step, in_backward, stage_after, step_name, touches_data
@@ -97,7 +97,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.existing.append(block)
         result = kept = in_place(op, args, self.zeros)
         if kept is None:
-            result = self._run(op if beside else SHAPES.get(op, op), args, kwargs, inputs)
+            valued = beside or not (inputs or kwargs.get("device") == META)  # may be read
+            result = self._run(op if valued else SHAPES.get(op, op), args, kwargs, inputs)
         outputs = _tensors([result])
         if op._schema.is_mutable:
             self._check_sizes(inputs)
@@ -156,7 +157,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         except (NotImplementedError, torch._subclasses.fake_tensor.DynamicOutputShapeException):
             raise refuse(f"{function} has no answer without data: {VALUES}") from None
         except RuntimeError as error:
-            if "Meta kernel" in str(error) or "meta tensors" in str(error):
+            if "fake impl" in str(error):
+                raise refuse(f"{function} has no shapes to go by: give it register_fake") from None
+            if "Meta kernel" in str(error) or "meta tensor" in str(error):
                 raise refuse(f"{function} has no answer without data: {VALUES}") from None
             raise
 
@@ -302,7 +305,13 @@ def without_data(program: Any) -> Any:
         else x.to(META)
         for x in held
     }
-    return copy.deepcopy(program, memo)
+    try:
+        return copy.deepcopy(program, memo)
+    except RuntimeError as error:  # it keeps what it has computed of its parameters
+        raise CannotFollow(
+            f"a copy of the module without data could not be made: {error}. Make it with "
+            "`with torch.device('meta'):`, before it is traced"
+        ) from None
 
 
 def _on_meta(x: torch.Tensor) -> torch.Tensor:

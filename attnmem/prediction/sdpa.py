@@ -38,6 +38,11 @@ def attention(
     ``capability`` is the compute capability of the GPU.
     """
     _validate(query, key, value, attn_mask)
+    if torch._C._functorch.is_functorch_wrapped_tensor(query):
+        warn(
+            "scaled_dot_product_attention under torch.vmap or a transform of torch.func was not "
+            "compared with a GPU"
+        )
     choose = functools.partial(
         kernel_for,
         query,

@@ -17,6 +17,7 @@ from attnmem.prediction.kernels import (
     arithmetic,
     foreach,
     fused,
+    host,
     norms,
     reductions,
     softmax,
@@ -31,6 +32,7 @@ __all__ = [
     "arithmetic",
     "foreach",
     "fused",
+    "host",
     "kernel_of",
     "norms",
     "reductions",
@@ -39,6 +41,12 @@ __all__ = [
     "unknown",
 ]
 
+# native/TensorFactories.cpp: an empty tensor that is then filled.
+FACTORIES = {
+    getattr(torch.ops.aten, name)
+    for name in ("rand", "randn", "randint", "rand_like", "randn_like", "randint_like")
+}
+OURS = ("aten", "prims", "profiler", "attnmem")  # a CPU's kernels of others' are not known
 LEFT_OUT = "the trace takes its outputs alone"
 
 
@@ -63,6 +71,8 @@ def unknown(op: Any) -> str:
             return f"allocates up to {most:,} B beside its outputs in small samples" if most else ""
     if name.startswith(("prims.", "profiler.")) or torch.Tag.pointwise in op.tags:
         return ""  # TensorIterator allocates the output alone, the profiler's marks nothing
+    if op.overloadpacket in FACTORIES:
+        return ""
     return "was not looked at"
 
 
@@ -84,6 +94,6 @@ def kernel_of(
     _rule(op, device)(kernel)
     if kernel.left_out:
         warn(f"{op} allocates {kernel.left_out}; the trace leaves them out")
-    elif device == "cuda" and (why := unknown(op)):
+    elif (device == "cuda" or op.namespace not in OURS) and (why := unknown(op)):
         warn(f"{op} {why}; {LEFT_OUT}")
     return kernel
