@@ -11,12 +11,15 @@ COLOURS = {"memory": BLUE, "cache": BLUE, "compute": GREEN, "kernel": ORANGE, "l
 
 
 @rc_context(STYLE)
-def shares(found: Mapping[str, Sequence[tuple[float, str]]], lengths: Sequence[int]) -> Picture:
-    """A map of each step (name -> a share of its roof and what limits it, per length), over N.
+def shares(
+    found: Mapping[str, Sequence[tuple[float, str]]], cases: Sequence[str], of: str
+) -> Picture:
+    """A map of each step (name -> a share of its roof and what limits it, per case), over cases.
 
-    The colour is what limits the step, and the stronger the larger the share.
+    The colour is what limits the step, and the stronger the larger the share. ``of`` says what the
+    cases are.
     """
-    figure = Picture(figsize=(6.4, 3.4))
+    figure = Picture(figsize=(6.4, 3.2))
     axes = figure.subplots()
     cells = [
         [to_rgba(COLOURS[limit], 0.15 + 0.6 * min(share, 1)) for share, limit in row]
@@ -26,9 +29,9 @@ def shares(found: Mapping[str, Sequence[tuple[float, str]]], lengths: Sequence[i
     for y, row in enumerate(found.values()):
         for x, (share, limit) in enumerate(row):
             axes.annotate(f"{share:.0%}\n{limit}", (x, y), ha="center", va="center")
-    axes.set_xticks(range(len(lengths)), [str(n) for n in lengths])
+    axes.set_xticks(range(len(cases)), cases)
     axes.set_yticks(range(len(found)), list(found))
-    axes.set_xlabel("sequence length N")
+    axes.set_xlabel(of)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)

@@ -79,7 +79,7 @@ def table_of_times(cases: Mapping[str, Workload], record: Record = H100) -> Tabl
     )
 
 
-def table_of_softmax(w: Workload, lengths: Sequence[int]) -> Table:
+def table_of_softmax(lengths: Sequence[int]) -> Table:
     """Softmax in 16 bit, in 32 bit, and on a GPU with a faster memory, a row for each length."""
     rows = []
     for n in lengths:
@@ -97,13 +97,11 @@ def softmax(seq_len: int) -> tuple[Observed, Observed, Observed]:
     return forward(w)[2], forward(full)[2], forward(w, H200)[2]
 
 
-def shares() -> Picture:
-    """Each step's share of its roof and what limits it, over N."""
-    lengths = [n for n in LENGTHS if n >= 512]
-    columns = zip(*map(at, lengths), strict=True)
-    return figures.shares(
-        {c[0].predicted.name: [(s.share, s.limit) for s in c] for c in columns}, lengths
-    )
+def shares(cases: Mapping[str, Workload], of: str) -> Picture:
+    """Each step's share of its roof and what limits it, over cases."""
+    columns = zip(*map(forward, cases.values()), strict=True)
+    found = {c[0].predicted.name: [(s.share, s.limit) for s in c] for c in columns}
+    return figures.shares(found, list(cases), of)
 
 
 def roofline() -> Picture:
@@ -172,7 +170,12 @@ def numbers() -> dict[str, Any]:
         "launch_us": 1e6 * LAUNCH,
         "launch_h200_us": 1e6 * LAUNCH_H200,
         "cached": CACHED,
-        "shares": shares(),
+        "shares": shares(
+            {str(n): replace(W, seq_len=n) for n in LENGTHS if n >= 512}, "sequence length N"
+        ),
+        "shapes": shares(
+            {"d = 64, 16 bit": W, "d = 256, 16 bit": WIDE, "d = 64, 32 bit": FULL}, "N = 8192"
+        ),
         "roofline": roofline(),
         "good_least": min(good),
         "good_most": max(good),
