@@ -1,11 +1,8 @@
 """The four steps of a forward pass: as predicted, and as a device took them."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from attnmem.catalog import accelerator
-from attnmem.figures import Point, Roof, rooflines
-from attnmem.figures.style import Picture
 from attnmem.formulas import standard_steps
 from attnmem.lessons.shared import W, known
 from attnmem.measurement.records import SHIPPED, Record, load
@@ -67,29 +64,6 @@ def observe(step: Step, timed: TimedStep, ceilings: Ceilings) -> Observed:
     """A step on the device that has these ceilings."""
     roof, limit = measured_roof(step, ceilings), limited_by(step, timed.time.seconds, ceilings)
     return Observed(step, timed, roof, limit)
-
-
-def picture(
-    roofs: Sequence[Roof],
-    found: Sequence[Observed],
-    levels: Mapping[str, float] | None = None,
-    *,
-    counted: bool = False,
-) -> Picture:
-    """The steps under their roofs: where they should be, and where they are.
-
-    Over predicted bytes; with ``counted``, where they are is over counted ones.
-    """
-    should = [
-        Point(s.predicted.name, s.predicted.intensity, s.predicted.flops / s.roof[1]) for s in found
-    ]
-    are = [
-        replace(
-            p, intensity=p.intensity / (s.counted if counted else 1), flops_per_second=s.rates[1]
-        )
-        for p, s in zip(should, found, strict=True)
-    ]
-    return rooflines(roofs, should, are, levels)
 
 
 def forward(w: Workload, record: Record = H100) -> list[Observed]:

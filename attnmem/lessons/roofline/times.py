@@ -106,6 +106,15 @@ def shares(cases: Mapping[str, Workload], of: str) -> Picture:
 
 def roofline() -> Picture:
     """The steps at N = 8192 where they should be and where they are, under both roofs."""
+    found = forward(W)
+    should = [
+        figures.Point(s.predicted.name, s.predicted.intensity, s.predicted.flops / s.roof[1])
+        for s in found
+    ]
+    are = [
+        figures.Point(p.name, p.intensity / s.counted, s.rates[1])
+        for p, s in zip(should, found, strict=True)
+    ]
     roofs = [
         figures.Roof(f"{CARD.name}, data sheet", CARD.bandwidth, peak("float16")),
         figures.Roof("measured", max(CEILINGS.largest.values()), CEILINGS.matmul["float16"]),
@@ -114,7 +123,7 @@ def roofline() -> Picture:
         "vector units": known(CARD.peak_flops(matrix=False)),
         "softmax: its exponentials": SOFTMAX_OPS * known(CARD.special_rate),
     }
-    return steps.picture(roofs, forward(W), levels, counted=True)
+    return figures.rooflines(roofs, should, are, levels)
 
 
 @cache
@@ -267,6 +276,10 @@ def claims() -> dict[str, bool]:
         ),
         "only products of a ceiling's own shape reach it": (
             found["best_memory"] < 0.98 and found["best_compute"] < found["best_own"]
+        ),
+        "the next best has four times the FLOPs of one of them: twice as long": (
+            max(judged()["compute"], key=lambda s: s.share).predicted.flops
+            in [4 * s.predicted.flops for s in judged()["own"]]
         ),
         "a launch on the H200 takes less than half as long, and the step nearly as long": (
             LAUNCH > 2 * LAUNCH_H200 and on_h200.seconds > 0.8 * here.seconds
