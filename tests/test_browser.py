@@ -3,6 +3,7 @@
 import functools
 import gzip
 import http.server
+import itertools
 import os
 import shutil
 import threading
@@ -116,9 +117,10 @@ def test_figures_are_visible_and_described(visit, name):
         assert len(image.get_attribute("alt") or "") > 60, image.get_attribute("src")
         assert image.evaluate("i => i.complete && i.naturalWidth > 0")
         assert image.bounding_box()["width"] > 300
-    figures = {"memory": 3, "roofline": 3, "training": 2}
+    figures = {"memory": 3, "roofline": 4, "training": 2}
     figures |= dict.fromkeys(("setup", "measurement", "published", "summary", "status"), 0)
-    figures |= dict.fromkeys(("notation", "glossary", "api", "bibliography"), 0)
+    figures |= dict.fromkeys(("notation", "measurements-in-full"), 0)
+    figures |= dict.fromkeys(("glossary", "api", "bibliography"), 0)
     assert page.locator("article figure img").count() == figures.get(name, 1)
 
 
@@ -143,6 +145,29 @@ def test_the_reference_reads_on_a_laptop_and_on_a_phone(visit, module):
         seen = visit(f"reference/attnmem.{module}", viewport={"width": width, "height": 800})
         assert seen.complaints == []
         assert seen.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_a_note_stands_beside_the_text_or_folds_into_it(visit):
+    page = visit("roofline", viewport={"width": 1280, "height": 900}).page
+    notes = page.locator("details.margin")
+    assert notes.count() > 3
+    assert notes.evaluate_all("all => all.every(note => note.open)")
+    boxes = [note.bounding_box() for note in notes.all()]
+    right = max(
+        box["x"] + box["width"]
+        for text in page.locator("article section > p").all()
+        if (box := text.bounding_box())
+    )
+    assert all(box["x"] >= right for box in boxes if box)
+    pairs = itertools.pairwise(boxes)
+    assert all(above["y"] + above["height"] <= below["y"] for above, below in pairs)
+
+    phone = visit("roofline", viewport={"width": 390, "height": 844}).page
+    note = phone.locator("details.margin").first
+    content = note.locator("p:not(.admonition-title)").first
+    assert not content.is_visible()
+    note.locator("summary").press("Enter")
+    assert content.is_visible()
 
 
 def test_copy_buttons_copy_exactly_the_input(visit):

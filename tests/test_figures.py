@@ -1,5 +1,6 @@
 """Every figure draws its numbers: bars, lines and marks where they belong, each with its name."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ from matplotlib.text import Text
 
 from attnmem import Workload, figures, standard_attention, trace
 from attnmem.catalog import accelerator
-from attnmem.figures.style import ORANGE
+from attnmem.figures.style import BLUE, GREY, ORANGE
 from attnmem.formulas import alive_at_peak, peak_bytes, standard_steps
 from attnmem.lessons.table import Table
 from attnmem.measurement.records import load
@@ -31,7 +32,17 @@ TRAINING = trace(standard_attention, W, training=True)
 ROOFS = [figures.Roof("f16", 2e12, 4e14), figures.Roof("f32", 2e12, 5e13)]
 PREDICTED = [figures.Point("product", 60.0, 1.2e14), figures.Point("softmax", 1.25, 2.5e12)]
 MEASURED = [figures.Point("product", 50.0, 9e13), figures.Point("softmax", 1.0, 1e12)]
-SHARES = {"scale": [0.25, 0.5, 1.0], "softmax": [0.5, 0.75, 1.5]}
+SHARES = {
+    "QKᵀ": [0.5, 0.75, 1.0],
+    "scale": [0.25, 0.5, 1.0],
+    "softmax": [0.5, 0.75, 1.5],
+    "PV": [0.125, 0.5, 1.25],
+}
+LIMITS = {"half of L2": 2 * 10**7, "L2": 4 * 10**7}
+OF_ROOFS = {
+    "scale": [(0.25, "launches"), (0.75, "memory")],
+    "softmax": [(0.5, "launches"), (0.25, "kernel")],
+}
 
 DRAW: dict[str, Callable[[], Any]] = {
     "score_matrices": lambda: figures.score_matrices(SQUARE, SQUARE.softmax(-1)),
@@ -40,7 +51,8 @@ DRAW: dict[str, Callable[[], Any]] = {
     "peaks": lambda: figures.peaks(RUNS, [CARD]),
     "intensities": lambda: figures.intensities(W, LENGTHS, [64, 128], [CARD]),
     "rooflines": lambda: figures.rooflines(ROOFS, PREDICTED, MEASURED, {"exp": 4e12}),
-    "traffic": lambda: figures.traffic(SHARES, LENGTHS, 2000.0),
+    "shares": lambda: figures.shares(OF_ROOFS, ["a", "b"], "cases"),
+    "traffic": lambda: figures.traffic(SHARES, [10**6, 10**7, 10**8], LIMITS),
     "lifetimes": lambda: figures.lifetimes(TRAINING),
     "live": lambda: figures.live({"one": TRAINING, "two": TRAINING}),
     "stacks": lambda: figures.stacks(
@@ -222,19 +234,42 @@ def test_rooflines_bend_at_their_ridges_and_join_what_should_be_to_what_is():
         "softmax": (1, 1e12),
     }
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-    assert labels(axes) == ("FLOPs per byte of the device's memory", "arithmetic")
+    assert labels(axes) == ("FLOPs per byte", "arithmetic")
+
+
+def test_shares_colours_each_cell_by_its_limit_the_stronger_the_larger_the_share():
+    (axes,) = DRAW["shares"]().axes
+    rows = [cell for row in OF_ROOFS.values() for cell in row]
+    assert [text for text, _ in written(axes)] == [f"{s:.0%}\n{limit}" for s, limit in rows]
+    assert [place for _, place in written(axes)] == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    (image,) = axes.images
+    (quarter, memory), (half, kernel) = image.get_array()
+    assert tuple(quarter[:3]) == tuple(half[:3]) == pytest.approx(to_rgba(GREY)[:3])
+    assert tuple(memory[:3]) == pytest.approx(to_rgba(BLUE)[:3])
+    assert tuple(kernel[:3]) == pytest.approx(to_rgba(ORANGE)[:3])
+    assert quarter[3] == kernel[3] < half[3] < memory[3]
+    assert (ticks(axes.xaxis), ticks(axes.yaxis)) == (["a", "b"], list(OF_ROOFS))
+    assert axes.get_xlabel() == "cases"
 
 
 def test_traffic_shows_every_share_and_where_the_cache_ends():
     (axes,) = DRAW["traffic"]().axes
-    *shares, knee, one = lines(axes)
-    assert shares == [(LENGTHS, share) for share in SHARES.values()]
-    assert len({line.get_marker() for line in axes.lines[:2]}) == 2
+    *shares, half, whole, one = lines(axes)
+    assert shares == [([1, 10, 100], share) for share in SHARES.values()]
+    assert len({line.get_marker() for line in axes.lines[:4]}) == 4
     assert [text.get_text() for text in axes.get_legend().get_texts()] == list(SHARES)
-    assert knee[0] == [2000, 2000]
+    assert (half[0], whole[0]) == ([20, 20], [40, 40])
     assert one[1] == [1, 1]
-    assert dict(written(axes)) == {"S = L2": (2000, 0.02)}
-    assert labels(axes) == ("sequence length N", "counted / predicted bytes")
+    assert [(name, x) for name, (x, _) in written(axes)] == [("half of L2", 20), ("L2", 40)]
+    assert labels(axes) == ("size of S (MB)", "counted / predicted bytes")
+
+
+def test_names_of_a_roofline_do_not_lie_on_each_other():
+    close = [figures.Point(name, 60.0, 3.9e14) for name in ("one", "two", "three")]
+    figure = figures.rooflines(ROOFS[:1], close, close, {"exp": 3.8e14})
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert [a.overlaps(b) for a, b in itertools.combinations(boxes, 2)] == [False] * 10
 
 
 def test_lifetimes_has_a_bar_for_each_tensor_and_marks_the_peak():

@@ -1,5 +1,6 @@
 """The book's pictures, drawn in one style."""
 
+from attnmem.figures.counted import shares, traffic
 from attnmem.figures.memory import (
     lifetimes,
     live,
@@ -9,7 +10,7 @@ from attnmem.figures.memory import (
     score_matrices,
     stacks,
 )
-from attnmem.figures.speed import Point, Roof, intensities, rooflines, traffic
+from attnmem.figures.speed import Point, Roof, intensities, rooflines
 
 __all__ = [
     "Point",
@@ -22,6 +23,7 @@ __all__ = [
     "peaks",
     "rooflines",
     "score_matrices",
+    "shares",
     "stacks",
     "traffic",
 ]

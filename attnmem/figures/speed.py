@@ -9,11 +9,11 @@ from matplotlib.ticker import EngFormatter
 from attnmem.catalog.accelerators import Accelerator
 from attnmem.figures.style import (
     BLUE,
-    GREEN,
     GREY,
     ORANGE,
     STYLE,
     Picture,
+    keep_apart,
     lengths_axis,
     limit,
     name_line,
@@ -132,39 +132,15 @@ def rooflines(
         )
         axes.plot(was.intensity, was.flops_per_second, "o", color=BLUE, fillstyle="none")
         axes.plot(found.intensity, found.flops_per_second, "o", color=ORANGE)
-        higher = any(
-            p.flops_per_second < found.flops_per_second and 0.5 < p.intensity / found.intensity < 2
-            for p in measured
-        )
-        lift = 6 if higher else -9  # two steps of one place are named above and below
-        name_line(axes, found.intensity, found.flops_per_second, found.name, ORANGE, lift=lift)
+        name_line(axes, found.intensity, found.flops_per_second, found.name, ORANGE)
     axes.set(
         xscale="log",
         yscale="log",
         xlim=(left, right),
-        xlabel="FLOPs per byte of the device's memory",
+        xlabel="FLOPs per byte",
     )
     axes.set_ylabel("arithmetic")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter(EngFormatter(unit="FLOP/s"))
-    return figure
-
-
-@rc_context(STYLE)
-def traffic(shares: Mapping[str, Sequence[float]], lengths: Sequence[int], knee: float) -> Picture:
-    """Counted over predicted bytes of each step (name -> a share per length), over N.
-
-    ``knee`` is the length at which one N×N tensor fills the L2 cache.
-    """
-    figure = Picture()
-    axes = figure.subplots()
-    markers = dict(zip(shares, "os^v", strict=False))
-    for (name, line), colour in zip(shares.items(), (BLUE, ORANGE, GREEN, GREY), strict=False):
-        axes.plot(lengths, line, marker=markers[name], color=colour, label=name)
-    axes.axvline(knee, color=GREY, linewidth=1, linestyle="--")
-    axes.annotate("S = L2", (knee, 0.02), (4, 0), textcoords="offset points", color=GREY)
-    axes.axhline(1, color=GREY, linewidth=1)
-    axes.legend(frameon=False)  # the lines cross: names at their ends would lie on each other
-    lengths_axis(axes, lengths)
-    axes.set(ylabel="counted / predicted bytes", ylim=(0, None))
+    keep_apart(axes)
     return figure

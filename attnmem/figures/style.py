@@ -86,3 +86,19 @@ def name_line(
         va=align,
         annotation_clip=False,
     )
+
+
+def keep_apart(axes: Axes) -> None:
+    """Move names down that would lie on others, which stand in ``offset points``."""
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    placed: list[Any] = []
+    for text in sorted(axes.texts, key=lambda text: -text.get_window_extent().y0):
+        for other in placed:  # from above: what moves down may meet the next of them
+            box = text.get_window_extent()
+            if box.overlaps(other):
+                x, y = text.xyann  # type: ignore[attr-defined]
+                down = (box.y1 - other.y0) * 72 / figure.dpi
+                text.xyann = x, y - down - 1  # type: ignore[attr-defined]
+        placed.append(text.get_window_extent())

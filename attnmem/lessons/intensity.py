@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import floor
 from typing import Any
 
 import torch
@@ -187,7 +186,7 @@ def numbers() -> dict[str, Any]:
         "softmax_intensity": softmax.intensity,
         "lowest": min(matrix_points),
         "highest": max(matrix_points),
-        "lowest_vector": floor(min(vector_points)),
+        "lowest_vector": min(vector_points),
         "curves": figures.intensities(W, LENGTHS, HEAD_DIMS, SHOWN),
         "cards": len(ACCELERATORS),
         **{f"compute_{d}": count for d, count in computing.items()},

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 from attnmem.catalog import accelerator
-from attnmem.figures import Point
 from attnmem.formulas import standard_steps
 from attnmem.lessons.shared import W, known
 from attnmem.measurement.records import SHIPPED, Record, load
@@ -15,26 +14,24 @@ from attnmem.workload import Workload
 
 LENGTHS: tuple[int, ...] = tuple(2**power for power in range(7, 15))
 LONGEST = replace(W, seq_len=LENGTHS[-1])
-HEAD_DIMS = (64, 128, 256)
 STEPS = tuple(step.name for step in standard_steps(W))
 
-H100, H200 = load(), load(SHIPPED.with_name("nvidia-h200.json"))
-CARD = accelerator("H100 SXM")  # what the first of them was made on
+H100, H200 = RECORDS = load(), load(SHIPPED.with_name("nvidia-h200.json"))
+CARD, NEWER = CARDS = accelerator("H100 SXM"), accelerator("H200 SXM")  # what they were made on
 CEILINGS = known(H100.ceilings)
 
 
 @dataclass(frozen=True)
 class Observed:
-    """A step as predicted, and as a device took it whose ceilings are these."""
+    """A step as predicted, and as a device took it: bytes, and seconds.
+
+    ``roof`` is its measured roof and the seconds that this allows, ``limit`` what limits it.
+    """
 
     predicted: Step
     timed: TimedStep
-    ceilings: Ceilings
-
-    @property
-    def name(self) -> str:
-        """QKᵀ, scale, softmax or PV; elsewhere PyTorch's name."""
-        return self.predicted.name
+    roof: tuple[str, float]
+    limit: str
 
     @property
     def seconds(self) -> float:
@@ -42,60 +39,31 @@ class Observed:
         return self.timed.time.seconds
 
     @property
-    def flops_per_second(self) -> float:
-        """The predicted FLOPs over the measured time."""
-        return self.predicted.flops / self.seconds
+    def share(self) -> float:
+        """What share of its roof it reaches."""
+        return self.roof[1] / self.seconds
 
     @property
-    def read(self) -> int:
-        """Bytes read, as counted."""
-        return known(self.timed.read)
+    def rates(self) -> tuple[float, float]:
+        """Predicted bytes and FLOPs over the measured time."""
+        return self.predicted.bytes_moved / self.seconds, self.predicted.flops / self.seconds
 
     @property
-    def more_read(self) -> int:
-        """Bytes read, counted minus predicted."""
-        return self.read - self.predicted.bytes_read
-
-    @property
-    def more_written(self) -> int:
-        """Bytes written, counted minus predicted."""
-        return known(self.timed.written) - self.predicted.bytes_written
-
-    @property
-    def moved(self) -> int:
-        """Bytes read and written, as counted."""
-        return self.read + known(self.timed.written)
+    def more(self) -> tuple[int, int]:
+        """Bytes read and bytes written, counted minus predicted."""
+        p, read, written = self.predicted, known(self.timed.read), known(self.timed.written)
+        return read - p.bytes_read, written - p.bytes_written
 
     @property
     def counted(self) -> float:
         """Bytes counted over bytes predicted, read and written together."""
-        return self.moved / self.predicted.bytes_moved
+        return 1 + sum(self.more) / self.predicted.bytes_moved
 
-    @property
-    def roof(self) -> str:
-        """What its measured roof is."""
-        return measured_roof(self.predicted, self.ceilings)[0]
 
-    @property
-    def least(self) -> float:
-        """The seconds that this roof allows."""
-        return measured_roof(self.predicted, self.ceilings)[1]
-
-    @property
-    def share(self) -> float:
-        """What share of its roof it reaches."""
-        return self.least / self.seconds
-
-    @property
-    def limit(self) -> str:
-        """What limits it."""
-        return limited_by(self.predicted, self.seconds, self.ceilings)
-
-    @property
-    def at_roof(self) -> Point:
-        """Where it would be if it reached its roof."""
-        p = self.predicted
-        return Point(p.name, p.intensity, p.flops / self.least)
+def observe(step: Step, timed: TimedStep, ceilings: Ceilings) -> Observed:
+    """A step on the device that has these ceilings."""
+    roof, limit = measured_roof(step, ceilings), limited_by(step, timed.time.seconds, ceilings)
+    return Observed(step, timed, roof, limit)
 
 
 def forward(w: Workload, record: Record = H100) -> list[Observed]:
@@ -103,7 +71,7 @@ def forward(w: Workload, record: Record = H100) -> list[Observed]:
     run = record.timed(standard_attention, w)
     timed = [step for step in run.steps if step.stage == "forward"]
     return [
-        Observed(step, found, known(record.ceilings))
+        observe(step, found, known(record.ceilings))
         for step, found in zip(standard_steps(w), timed, strict=True)
     ]
 

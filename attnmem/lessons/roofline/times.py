@@ -1,228 +1,294 @@
-"""Does the time agree? Ceilings, each step's share of its roof, and what limits it."""
+"""Does the time agree? Ceilings, each step's share of its roof, what limits it, and softmax."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
+import torch
+
 from attnmem import figures
-from attnmem.catalog import recognise
+from attnmem.catalog import Accelerator, recognise
 from attnmem.figures.style import Picture
+from attnmem.formulas import standard_steps
+from attnmem.lessons.intensity import WITH_VECTOR_RATE, limited_by_arithmetic
+from attnmem.lessons.roofline import steps
 from attnmem.lessons.roofline.steps import (
     CARD,
     CEILINGS,
     H100,
     H200,
     LENGTHS,
-    STEPS,
     Observed,
     at,
     forward,
 )
-from attnmem.lessons.shared import W, known
+from attnmem.lessons.shared import W, known, made
 from attnmem.lessons.table import Table
 from attnmem.measurement.records import Record
+from attnmem.measurement.timing import PRODUCTS
 from attnmem.prediction.trace import trace
 from attnmem.programs import standard_attention
-from attnmem.roofline import CACHED, share_of_roof
+from attnmem.roofline import CACHED, NEAR, ridge_point, share_of_roof
 from attnmem.timeline import SOFTMAX_OPS
 from attnmem.workload import Workload
 
-CLOCK, SHEET_CLOCK = CEILINGS.clock["bfloat16"], known(CARD.clock_ghz) * 1e9
-H200_LAUNCH = known(H200.ceilings).launch
-
-
-def peak(dtype: str) -> float:
-    """The data sheet's FLOP/s of matrix products in a dtype."""
-    return known(CARD.peak_flops(matrix=True, bits=32 if dtype == "float32" else 16))
+WIDE, FULL = replace(W, head_dim=256), replace(W, dtype=torch.float32)
+LAUNCH, LAUNCH_H200 = CEILINGS.launch, known(H200.ceilings).launch
 
 
 def table_of_ceilings() -> Table:
-    """What the recorded device reached, beside what its data sheet promises."""
-    rows = []
-    for name, rate in CEILINGS.largest.items():
-        sheet = CARD.bandwidth
-        texts = f"{rate / 1e12:.2f} TB/s", f"{sheet / 1e12:.2f} TB/s"
-        rows.append((f"{name}, 4 GiB", *texts, rate / sheet))
-    for dtype, rate in CEILINGS.matmul.items():
-        sheet = peak(dtype)
-        texts = f"{rate / 1e12:.0f} TFLOP/s", f"{sheet / 1e12:.0f} TFLOP/s"
-        rows.append((f"matrix product, {dtype}", *texts, rate / sheet))
-    return Table({"what": "", "measured": "", "data sheet": "", "share": ".0%"}, rows)
-
-
-def table_of_times(w: Workload, lengths: Sequence[int]) -> Table:
-    """The time of each step, its share of its roof, and what limits it, a row for each length."""
-    rows = []
-    for n in lengths:
-        steps = forward(replace(w, seq_len=n))
-        rows.append((n, *(f"{1e6 * s.seconds:,.0f} µs, {s.share:.0%}, {s.limit}" for s in steps)))
-    return Table(dict.fromkeys(("N", *STEPS), ""), rows)
-
-
-def table_of_softmax_kernels(w: Workload, lengths: Sequence[int]) -> Table:
-    """Which kernel PyTorch took for softmax, and the predicted bytes over its time."""
-    steps = {n: forward(replace(w, seq_len=n))[2] for n in lengths}
+    """What each recorded GPU reached, beside what its data sheet promises."""
+    columns = []
+    for record, card in zip(steps.RECORDS, steps.CARDS, strict=True):
+        found, column = known(record.ceilings), {}
+        for name, rate in found.largest.items():
+            column[f"{name}, 4 GiB (TB/s)"] = rate / 1e12, card.bandwidth / 1e12
+        for dtype, rate in found.matmul.items():
+            column[f"product, {dtype} (TFLOP/s)"] = rate / 1e12, peak(dtype, card) / 1e12
+        for dtype, clock in found.clock.items():
+            column[f"clock after it, {dtype} (GHz)"] = clock / 1e9, known(card.clock_ghz)
+        columns.append(column)
+    here, newer = columns
+    names = "H100", "data sheet", "H200", "its sheet"
     return Table(
-        {"N": "", "softmax's kernel": "", "GB/s": ",.0f"},
+        {"what": ""} | dict.fromkeys(names, ",.2f"),
+        ((what, *here[what], *newer.get(what, (None, None))) for what in here),
+    )
+
+
+def peak(dtype: str, card: Accelerator = CARD) -> float:
+    """The data sheet's FLOP/s of matrix products in a dtype."""
+    return known(card.peak_flops(matrix=True, bits=32 if dtype == "float32" else 16))
+
+
+def table_of_times(cases: Mapping[str, Workload], record: Record = H100) -> Table:
+    """The time of each step, its share of its roof, and what limits it, a row for each case."""
+    return Table(
+        dict.fromkeys(("case", *steps.STEPS), ""),
         (
-            (n, ", ".join(step.timed.kernels), step.predicted.bytes_moved / step.seconds / 1e9)
-            for n, step in steps.items()
+            (
+                case,
+                *(
+                    f"{1e6 * s.seconds:,.0f} µs, {s.share:.0%}, {s.limit}"
+                    for s in forward(w, record)
+                ),
+            )
+            for case, w in cases.items()
         ),
     )
 
 
-def table_of_records(w: Workload, records: Iterable[Record]) -> Table:
-    """The ceilings of each record, and each step's share of its own roof."""
+def table_of_softmax(lengths: Sequence[int]) -> Table:
+    """Softmax in 16 bit, in 32 bit, and on a GPU with a faster memory, a row for each length."""
     rows = []
-    for record in records:
-        if found := record.ceilings:
-            made_on = record.provenance
-            recorded = made_on.date + (" (older code)" if record.stale else "")
-            rates = found.largest["copy"] / 1e12, found.matmul["bfloat16"] / 1e12
-            shares = [step.share for step in forward(w, record)]
-            rows.append((made_on.device, recorded, *rates, 1e6 * found.launch, *shares))
-    return Table(
-        {"device": "", "recorded": "", "copy (TB/s)": ".2f", "bf16 (TFLOP/s)": ".0f"}
-        | {"launch (µs)": ".0f"}
-        | dict.fromkeys(STEPS, ".0%"),
-        rows,
-    )
+    for n in lengths:
+        half, *others = softmax(n)
+        kernel, rate = ", ".join(half.timed.kernels), half.rates[0] / 1e9
+        rows.append((n, kernel, *(1e6 * step.seconds for step in (half, *others)), rate))
+    numbers = "f16 (µs)", "f32 (µs)", "f16, H200 (µs)", "f16 (GB/s)"
+    return Table({"N": "", "kernel in f16": ""} | dict.fromkeys(numbers, ",.0f"), rows)
+
+
+def softmax(seq_len: int) -> tuple[Observed, Observed, Observed]:
+    """The step as it is, in 32 bit, and on the other GPU."""
+    w = replace(W, seq_len=seq_len)
+    full = replace(w, dtype=torch.float32)
+    return forward(w)[2], forward(full)[2], forward(w, H200)[2]
+
+
+def shares(cases: Mapping[str, Workload], of: str) -> Picture:
+    """Each step's share of its roof and what limits it, over cases."""
+    columns = zip(*map(forward, cases.values()), strict=True)
+    found = {c[0].predicted.name: [(s.share, s.limit) for s in c] for c in columns}
+    return figures.shares(found, list(cases), of)
 
 
 def roofline() -> Picture:
     """The steps at N = 8192 where they should be and where they are, under both roofs."""
-    measured = max(CEILINGS.largest.values())
-    steps = forward(W)
-    return figures.rooflines(
-        [
-            figures.Roof(f"{CARD.name}, data sheet", CARD.bandwidth, peak("float16")),
-            figures.Roof("measured", measured, CEILINGS.matmul["float16"]),
-        ],
-        [s.at_roof for s in steps],
-        [figures.Point(s.name, s.predicted.flops / s.moved, s.flops_per_second) for s in steps],
-        {
-            "vector units": known(CARD.peak_flops(matrix=False)),
-            "softmax: its exponentials": SOFTMAX_OPS * known(CARD.special_rate),
-        },
-    )
-
-
-def judged() -> list[Observed]:
-    """All recorded steps of standard attention that compute, forward and backward."""
-    return [
-        Observed(step, timed, CEILINGS)
-        for run in H100.runs
-        if run.program == standard_attention.__name__
-        for step, timed in zip(
-            trace(standard_attention, run.workload, run.training).steps, run.steps, strict=True
-        )
-        if step.stage != "inputs" and step.flops
+    found = forward(W)
+    should = [
+        figures.Point(s.predicted.name, s.predicted.intensity, s.predicted.flops / s.roof[1])
+        for s in found
     ]
+    are = [
+        figures.Point(p.name, p.intensity / s.counted, s.rates[1])
+        for p, s in zip(should, found, strict=True)
+    ]
+    roofs = [
+        figures.Roof(f"{CARD.name}, data sheet", CARD.bandwidth, peak("float16")),
+        figures.Roof("measured", max(CEILINGS.largest.values()), CEILINGS.matmul["float16"]),
+    ]
+    levels = {
+        "vector units": known(CARD.peak_flops(matrix=False)),
+        "softmax: its exponentials": SOFTMAX_OPS * known(CARD.special_rate),
+    }
+    return figures.rooflines(roofs, should, are, levels)
+
+
+@cache
+def judged() -> dict[str, list[Observed]]:
+    """All recorded steps of standard attention that compute, forward and backward, by their roof.
+
+    Products in the very shape of one of the ceiling's are apart, under ``"own"``.
+    """
+    found: dict[str, list[Observed]] = {"own": []}
+    for run in (run for run in H100.runs if run.program == standard_attention.__name__):
+        w = run.workload
+        own = (w.heads, w.seq_len, w.seq_len, w.head_dim) in PRODUCTS
+        predicted = trace(standard_attention, w, run.training).steps
+        for step, timed in zip(predicted, run.steps, strict=True):
+            if step.stage != "inputs" and step.flops:
+                observed = steps.observe(step, timed, CEILINGS)
+                twin = own and step.matrix and step.bytes_read > step.bytes_written  # as PV does
+                found.setdefault("own" if twin else observed.roof[0], []).append(observed)
+    return found
 
 
 def numbers() -> dict[str, Any]:
     """What the text looks up."""
-    made_by = "by an older version of this code " if H100.stale else ""
-    shortest = [1e6 * step.seconds for step in at(LENGTHS[0])]
     qk, scale, _, pv = zip(*(at(n) for n in LENGTHS if n >= 4096), strict=True)
     good, fair = [step.share for step in (*scale, *pv)], [step.share for step in qk]
-    softmax = {n: at(n)[2] for n in LENGTHS}
     _, scaling, slow, _ = forward(W)
+    _, full, newer = softmax(W.seq_len)
+    whole, whole_h200 = (
+        known(record.timed(standard_attention, W).whole).seconds for record in steps.RECORDS
+    )
+    moved = scaling.predicted.bytes_moved
     return {
-        "origin": f"{made_by}on {H100.provenance}",
-        "card": CARD.name,
-        "launch_us": 1e6 * CEILINGS.launch,
-        "sheet_clock_ghz": SHEET_CLOCK / 1e9,
-        "clock_ghz": CLOCK / 1e9,
-        "at_clock_tflops": CLOCK / SHEET_CLOCK * peak("bfloat16") / 1e12,
-        "bf16_tflops": CEILINGS.matmul["bfloat16"] / 1e12,
-        "shortest_us": min(shortest),
-        "longest_short_us": max(shortest),
-        "softmax_512_us": 1e6 * softmax[512].seconds,
-        "softmax_1024_us": 1e6 * softmax[1024].seconds,
-        "h200_verdict": at(1024, H200)[2].limit,
-        "h200_launch_us": 1e6 * H200_LAUNCH,
+        "origin": f"{'by an older version of this code ' * H100.stale}on {H100.provenance}",
+        "origin_h200": f"{'by an older version of this code ' * H200.stale}on {H200.provenance}",
+        "made": made(H100),
+        "made_both": made(*steps.RECORDS),
+        "more_bandwidth": steps.NEWER.bandwidth / CARD.bandwidth,
+        "faster_h200": whole / whole_h200,
+        "could": 2 * W.element_bytes * ridge_point(CARD, matrix=False),
+        "scale_gb": moved / 1e9,
+        "sheet_tbs": CARD.bandwidth / 1e12,
+        "sheet_h200_tbs": steps.NEWER.bandwidth / 1e12,
+        "least_ms": 1e3 * moved / CARD.bandwidth,
+        "least_h200_ms": 1e3 * moved / steps.NEWER.bandwidth,
+        "scale_ms": 1e3 * scaling.seconds,
+        "scale_h200_ms": 1e3 * forward(W, H200)[1].seconds,
+        "softmax_ms": 1e3 * slow.seconds,
+        "softmax_h200_ms": 1e3 * newer.seconds,
+        "softmax_f32_ms": 1e3 * full.seconds,
+        "softmax_f32_more": full.seconds / slow.seconds - 1,
+        "softmax_gain": 1 - newer.seconds / slow.seconds,
+        "softmax_faster": at(16384)[2].rates[0] / slow.rates[0],
+        "launch_us": 1e6 * LAUNCH,
+        "launch_h200_us": 1e6 * LAUNCH_H200,
         "cached": CACHED,
+        "shares": shares(
+            {str(n): replace(W, seq_len=n) for n in LENGTHS if n >= 512}, "sequence length N"
+        ),
+        "shapes": shares(
+            {"d = 64, 16 bit": W, "d = 256, 16 bit": WIDE, "d = 64, 32 bit": FULL}, "N = 8192"
+        ),
         "roofline": roofline(),
         "good_least": min(good),
         "good_most": max(good),
         "qk_least": min(fair),
         "qk_most": max(fair),
-        **{f"softmax_{n}": softmax[n].share for n in (2048, 4096, 8192, 16384)},
-        "judged": len(judged()),
-        "best": max(step.share for step in judged()),
+        "softmax_8192": slow.share,
+        "judged": sum(map(len, judged().values())),
+        **{f"judged_{roof}": len(found) for roof, found in judged().items()},
+        **{f"best_{roof}": max(s.share for s in found) for roof, found in judged().items()},
+        "wide": standard_steps(WIDE)[0].intensity,
+        "balance_fill": CEILINGS.matmul["float16"] / CEILINGS.largest["fill"],
+        "balance_sum": CEILINGS.matmul["float16"] / CEILINGS.largest["sum"],
+        "qk_f32": forward(FULL)[0].share,
+        **{f"fp32_{d}": n for d, n in limited_by_arithmetic(FULL, WITH_VECTOR_RATE).items()},
+        "cards": len(WITH_VECTOR_RATE),
         # in exercise 5
         "softmax_times": 1 / slow.share,
         "softmax_counted": slow.counted,
         "scaling_time": scaling.seconds / slow.seconds,
-        "softmax_launch": CEILINGS.launch / slow.seconds,
+        "softmax_launch": LAUNCH / slow.seconds,
         "softmax_special": slow.predicted.special / known(CARD.special_rate) / slow.seconds,
     }
 
 
 def claims() -> dict[str, bool]:
     """What the text says of its numbers."""
-    copy, _, fill, total = CEILINGS.largest.values()
-    shortest = [step.seconds for step in at(LENGTHS[0])]
-    steps = {n: at(n) for n in LENGTHS}
-    softmax = {n: found[2] for n, found in steps.items()}
-    kernels = {n: step.timed.kernels for n, step in softmax.items()}
+    found = numbers()
+    by_length = {n: at(n) for n in LENGTHS}
+    limits = {n: [step.limit for step in row] for n, row in by_length.items()}
     _, scaling, slow, _ = forward(W)
-    on_h200 = at(1024, H200)[2]
+    on_h200, here = at(1024, H200)[2], at(1024)[2]
+    wide, (qk_full, *full) = forward(WIDE), forward(FULL)
     return {
-        "the record is of this card": recognise(H100.provenance.device) == CARD,
-        "a copy is slower than reading alone or writing alone": copy < min(fill, total),
-        "the products do not reach the data sheet": all(
-            rate < peak(dtype) for dtype, rate in CEILINGS.matmul.items()
+        "the records are of these cards": all(
+            recognise(record.provenance.device) == card
+            for record, card in zip(steps.RECORDS, steps.CARDS, strict=True)
         ),
-        "at full power a GPU lowers its clock": CLOCK < SHEET_CLOCK,
-        "the products reached more than the data sheet's rate at that clock": (
-            CEILINGS.matmul["bfloat16"] > CLOCK / SHEET_CLOCK * peak("bfloat16")
+        "an H200 has more bandwidth, and attention runs hardly faster": (
+            found["more_bandwidth"] > 1.4 and 1 < found["faster_h200"] < 1.2
         ),
-        "at N = 128 products take the longest": max(shortest[1:3]) < min(shortest[0], shortest[3]),
+        "the products do not reach the data sheet, nor the clock that of the sheet": all(
+            rate < peak(dtype) and CEILINGS.clock[dtype] < 1e9 * known(CARD.clock_ghz)
+            for dtype, rate in CEILINGS.matmul.items()
+        ),
+        "a copy is slower than reading alone or writing alone": (
+            CEILINGS.largest["copy"] < min(CEILINGS.largest["fill"], CEILINGS.largest["sum"])
+        ),
         "launches are longer wherever the roof is that of a cache": all(
-            step.least < CEILINGS.launch
-            for found in steps.values()
-            for step in found
-            if step.roof == "cache"
+            step.roof[1] < LAUNCH
+            for row in by_length.values()
+            for step in row
+            if step.roof[0] == "cache"
         ),
-        "below N = 1024 the times do not grow with N: launches": all(
-            step.limit == "launches" and step.seconds < 1.2 * first
-            for n in LENGTHS
-            if n < 1024
-            for step, first in zip(steps[n], shortest, strict=True)
+        "all four steps of N = 16384 wait for memory, three of 8192, none of up to 1024": (
+            limits[16384] == ["memory"] * 4
+            and limits[8192] == ["memory", "memory", "kernel", "memory"]
+            and {limit for n in LENGTHS if n <= 1024 for limit in limits[n]} == {"launches"}
         ),
-        "at 1024 the word is the same": {step.limit for step in steps[1024]} == {"launches"},
-        "but softmax takes longer than at 512": softmax[1024].seconds > 1.5 * softmax[512].seconds,
-        "our launch takes longer than softmax's": CEILINGS.launch > softmax[512].seconds,
-        "on the H200 the word for softmax at 1024 is kernel": on_h200.limit == "kernel",
-        "memory limits scaling and PV of long sequences, and QKᵀ": all(
-            step.limit == "memory"
-            for n in LENGTHS
-            if n >= 4096
-            for step in steps[n]
-            if step.name != "softmax"
+        "below N = 1024 the times do not grow with N": all(
+            max(step.seconds for step in column) < 1.2 * column[0].seconds
+            for column in zip(*(by_length[n] for n in LENGTHS if n < 1024), strict=True)
         ),
-        "the kernel limits softmax in between": (
-            [n for n, step in softmax.items() if step.limit == "kernel"] == [2048, 4096, 8192]
+        "the kernel limits softmax from 2048 to 8192": (
+            [n for n in LENGTHS if limits[n][2] == "kernel"] == [2048, 4096, 8192]
         ),
-        "then softmax reaches most of its roof": softmax[16384].limit == "memory",
-        "PyTorch chooses softmax's kernel by the length of a row": len(set(kernels.values())) > 1,
-        "the slow kernel of softmax is slow on both": all(
-            [s.name for s in forward(W, record) if s.limit == "kernel"] == ["softmax"]
-            for record in (H100, H200)
+        "at d = 256 the products lie between the balance of writing and that of reading": (
+            found["balance_fill"] < found["wide"] < found["balance_sum"]
         ),
-        "none of the steps beats its roof by more than the spread of its times": all(
-            share_of_roof(s.predicted, s.timed.time.high, CEILINGS) <= 1 for s in judged()
+        "there arithmetic limits QKᵀ, and memory PV; softmax waits for its kernel": (
+            [step.limit for step in wide] == ["compute", "memory", "kernel", "memory"]
+        ),
+        "in 32 bit arithmetic limits PV, and QKᵀ falls just short of our two thirds": (
+            [step.limit for step in full] == ["memory", "kernel", "compute"]
+            and qk_full.roof[0] == "compute"
+            and 0 < NEAR - qk_full.share < 0.01
+        ),
+        "softmax's slow kernel is slow on both": all(
+            [s.predicted.name for s in forward(W, record) if s.limit == "kernel"] == ["softmax"]
+            for record in steps.RECORDS
+        ),
+        "its time follows elements, not bytes": all(
+            full.seconds < 1.2 * half.seconds for half, full, _ in map(softmax, (2048, 4096, 8192))
+        ),
+        "and a faster memory gains next to nothing": 0 < found["softmax_gain"] < 0.05,
+        "no step beats its roof by more than the spread of its times": all(
+            share_of_roof(s.predicted, s.timed.time.high, CEILINGS) <= 1
+            for row in judged().values()
+            for s in row
+        ),
+        "only products of a ceiling's own shape reach it": (
+            found["best_memory"] < 0.98 and found["best_compute"] < found["best_own"]
+        ),
+        "the next best has four times the FLOPs of one of them: twice as long": (
+            max(judged()["compute"], key=lambda s: s.share).predicted.flops
+            in [4 * s.predicted.flops for s in judged()["own"]]
         ),
         "a launch on the H200 takes less than half as long, and the step nearly as long": (
-            CEILINGS.launch > 2 * H200_LAUNCH and on_h200.seconds > 0.8 * softmax[1024].seconds
+            LAUNCH > 2 * LAUNCH_H200 and on_h200.seconds > 0.8 * here.seconds
         ),
-        "softmax takes far longer than scaling, for the same bytes": (
+        "softmax moves the bytes of the scaling, and takes far longer": (
             slow.predicted.bytes_moved == scaling.predicted.bytes_moved
             and slow.seconds > 2 * scaling.seconds
         ),
         "for rows twice as long another kernel moves its bytes more than twice as fast": (
-            kernels[16384] != kernels[8192] and 4 * slow.seconds > 2 * softmax[16384].seconds
+            at(16384)[2].timed.kernels != slow.timed.kernels and found["softmax_faster"] > 2
         ),
     }

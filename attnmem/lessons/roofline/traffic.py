@@ -7,53 +7,41 @@ from typing import Any
 import torch
 
 from attnmem import figures
-from attnmem.lessons.roofline.steps import CARD, HEAD_DIMS, LENGTHS, LONGEST, STEPS, at, forward
+from attnmem.figures.style import Picture
+from attnmem.lessons.roofline.steps import CARDS, LENGTHS, LONGEST, RECORDS, STEPS, at, forward
 from attnmem.lessons.shared import W, known
 from attnmem.lessons.table import Table
+from attnmem.measurement.records import Record
 from attnmem.workload import Workload, dtype_name
 
 DTYPES = (torch.float16, torch.float32)
-SHAPES = [replace(LONGEST, head_dim=d, dtype=dtype) for dtype in DTYPES for d in HEAD_DIMS]
+SHAPES = [replace(LONGEST, head_dim=d, dtype=dtype) for dtype in DTYPES for d in (64, 128, 256)]
+FITS = replace(W, seq_len=1024, dtype=torch.float32)  # S is a little smaller than the cache
 TILE = (128, 256)
-L2 = known(CARD.l2_bytes)
+L2, _ = L2S = [known(card.l2_bytes) for card in CARDS]
 
 
 def table_of_bytes(w: Workload, lengths: Sequence[int]) -> Table:
-    """Bytes counted over bytes predicted, read and written together, a row for each length."""
-    workloads = [replace(w, seq_len=n) for n in lengths]
-    return Table(
-        {"N": "", "S (MB)": ",.1f"} | dict.fromkeys(STEPS, ".3f"),
-        ((u.seq_len, u.score_bytes / 1e6, *(s.counted for s in forward(u))) for u in workloads),
-    )
-
-
-def table_of_bytes_read(w: Workload, lengths: Sequence[int]) -> Table:
-    """Bytes read by each step, counted minus predicted, in MB."""
-    return Table(
-        {"N": ""} | dict.fromkeys(STEPS, "+,.1f"),
-        ((n, *(s.more_read / 1e6 for s in forward(replace(w, seq_len=n)))) for n in lengths),
-    )
-
-
-def table_of_bytes_written(w: Workload, lengths: Sequence[int]) -> Table:
-    """Bytes written by each step and by all, counted minus predicted, in MB."""
+    """Bytes counted over predicted; more bytes read and written than predicted, in MB."""
     rows = []
-    for n in lengths:
-        beyond = [step.more_written / 1e6 for step in forward(replace(w, seq_len=n))]
-        rows.append((n, *beyond, sum(beyond)))
-    return Table({"N": ""} | dict.fromkeys((*STEPS, "sum"), "+,.1f"), rows)
+    for u in (replace(w, seq_len=n) for n in lengths):
+        cells = [
+            f"{s.counted:.3f}, {s.more[0] / 1e6:+,.1f}, {s.more[1] / 1e6:+,.1f}" for s in forward(u)
+        ]
+        rows.append((u.seq_len, u.score_bytes / 1e6, *(cell.replace("-", "−") for cell in cells)))
+    return Table({"N": "", "S (MB)": ",.1f"} | dict.fromkeys(STEPS, ""), rows)
 
 
-def table_of_products(w: Workload, head_dims: Sequence[int]) -> Table:
+def table_of_products() -> Table:
     """What each product's operands take, what is received, and what memory delivers, in X."""
-    shapes = [replace(w, head_dim=d, dtype=dtype) for dtype in DTYPES for d in head_dims]
     rows = []
     for which in (0, 3):  # QKᵀ, then PV
-        for u in shapes:
+        for u in SHAPES:
             step = forward(u)[which]
-            sizes = step.predicted.bytes_read, known(step.timed.received), step.read
-            in_heads = [size / u.head_bytes for size in sizes]
-            rows.append((step.name, u.head_dim, dtype_name(u.dtype), *in_heads, step.counted))
+            sizes = step.predicted.bytes_read, step.timed.received, step.timed.read
+            in_heads = [known(size) / u.head_bytes for size in sizes]
+            of = step.predicted.name, u.head_dim, dtype_name(u.dtype)
+            rows.append((*of, *in_heads, step.counted))
     return Table(
         dict.fromkeys(("step", "d", "dtype"), "")
         | dict.fromkeys(("once (X)", "received (X)", "from memory (X)"), ".1f")
@@ -62,87 +50,95 @@ def table_of_products(w: Workload, head_dims: Sequence[int]) -> Table:
     )
 
 
+def knee() -> Picture:
+    """The share of the bytes that memory sees, over the size of S in 16 and in 32 bit."""
+    sizes = {
+        w.score_bytes: forward(w)
+        for n in LENGTHS
+        for w in (replace(W, seq_len=n, dtype=dtype) for dtype in DTYPES)
+    }
+    columns = zip(*(sizes[size] for size in sorted(sizes)), strict=True)
+    shares = {c[0].predicted.name: [step.counted for step in c] for c in columns}
+    return figures.traffic(shares, sorted(sizes), {"half of L2": L2 / 2, "L2": L2})
+
+
 def off(seq_len: int) -> float:
     """By what share the counted bytes of a step are at most off the predicted ones."""
     return max(abs(step.counted - 1) for step in at(seq_len))
 
 
-def excess() -> dict[str, float]:
-    """By what share each step moves at most more than predicted, over the longest shapes."""
-    columns = zip(*map(forward, SHAPES), strict=True)
-    return {steps[0].name: max(step.counted for step in steps) - 1 for steps in columns}
+def worst(which: int) -> float:
+    """By what share one of the steps moves at most more than predicted, over the longest shapes."""
+    return max(forward(w)[which].counted for w in SHAPES) - 1
 
 
-def largest_deficit() -> int:
-    """The most bytes that the count of what a step writes lacks."""
-    return max(-step.more_written for n in LENGTHS for step in at(n))
+def kept(record: Record) -> list[int]:
+    """What QKᵀ has written and memory has not seen when it ends, where S is more than the cache."""
+    return [-at(n, record)[0].more[1] for n in LENGTHS if n >= 2048]
 
 
 def numbers() -> dict[str, Any]:
     """What the text looks up."""
     near = min(n for n in LENGTHS if all(off(m) < 0.02 for m in LENGTHS if m >= n))
-    knee = (L2 / (W.heads * W.element_bytes)) ** 0.5
-    columns = zip(*map(at, LENGTHS), strict=True)
-    shares = {steps[0].name: [step.counted for step in steps] for steps in columns}
-    qk, *_ = forward(LONGEST)
-    more = excess()
+    small, qk = replace(W, seq_len=1024), forward(LONGEST)[0]
+    most, most_h200 = (max(kept(record)) for record in RECORDS)
     return {
         "l2_mb": L2 / 1e6,
         "near": near,
         "near_times": replace(W, seq_len=near).score_bytes / L2,
         "worst_near": max(off(n) for n in LENGTHS if n >= near),
-        "traffic": figures.traffic(shares, LENGTHS, knee),
-        "knee": knee,
-        "largest_deficit_mb": largest_deficit() / 1e6,
-        "qk_reads_mb": qk.read / 1e6,
+        "traffic": knee(),
+        "s_fits_mb": FITS.score_bytes / 1e6,
+        "s_small_mb": small.score_bytes / 1e6,
+        "found_small_mb": -forward(small)[1].more[0] / 1e6,
+        "kept_mb": most / 1e6,
+        "kept_share": most / L2,
+        "kept_h200_mb": most_h200 / 1e6,
+        "kept_h200_share": most_h200 / L2S[1],
+        "qk_reads_mb": known(qk.timed.read) / 1e6,
         "qk_should_mb": qk.predicted.bytes_read / 1e6,
-        "qk_worst": more["QKᵀ"],
-        "pv_worst": more["PV"],
-        "pointwise_worst": max(more["scale"], more["softmax"]),
-        "pv_found_mb": -at(2048)[3].more_read / 1e6,
+        "qk_worst": worst(0),
+        "pv_worst": worst(3),
+        "pointwise_worst": max(worst(1), worst(2)),
+        "pv_found_mb": -at(2048)[3].more[0] / 1e6,
     }
 
 
 def claims() -> dict[str, bool]:
     """What the text says of its numbers."""
-    scores = {n: replace(W, seq_len=n).score_bytes for n in LENGTHS}
     qk, *_ = forward(LONGEST)
-    again = [step.read / step.predicted.bytes_read for step, *_ in map(forward, SHAPES)]
-    tall, wide = TILE
-    asked = (LONGEST.seq_len / tall + LONGEST.seq_len / wide) * LONGEST.head_bytes
-    products = [step for u in SHAPES for step in forward(u) if step.predicted.matrix]
-    short = at(512)
-    qk_f32, _, _, pv_f32 = forward(SHAPES[-1])  # 32 bit, d = 256
-    more = excess()
+    asked = sum(LONGEST.seq_len / side for side in TILE) * LONGEST.head_bytes
     return {
-        "where S fits into the cache, memory sees only a part of the traffic": all(
-            step.counted < 0.85 for n in LENGTHS if scores[n] < L2 for step in at(n)
+        "in 32 bit S fits into the cache, and the scaling finds nothing of it": all(
+            FITS.score_bytes < l2 and forward(FITS, record)[1].more[0] > -0.01 * l2
+            for record, l2 in zip(RECORDS, L2S, strict=True)
         ),
-        "and at 512 next to none but Q, K and V": (
-            max(step.counted for step in short[1:3]) < 0.01
-            and max(step.moved for step in short) < 3 * replace(W, seq_len=512).head_bytes
+        "where S fits into half of the cache, memory sees only a part of the traffic": all(
+            step.counted < 0.85
+            for n in LENGTHS
+            if replace(W, seq_len=n).score_bytes < L2 / 2
+            for step in at(n)
         ),
-        "in between, bytes are missing from one step, and some turn up in a later one": all(
-            at(n)[0].counted < 0.98 and at(n)[-1].counted > 1.02 for n in (2048, 4096)
+        "what stays in the cache is a little less than half of it, whatever the length": all(
+            0.45 < size / l2 < 0.5
+            for record, l2 in zip(RECORDS, L2S, strict=True)
+            for size in kept(record)
         ),
-        "the most that a step's count lacks is less than the cache holds": largest_deficit() < L2,
-        "the sum of what is written lacks bytes": all(
-            sum(step.more_written for step in at(n)) < 0 for n in LENGTHS
+        "what is missing in one count turns up in a later one, or never": all(
+            at(n)[0].more[1] < 0 < at(n)[3].more[1] and sum(step.more[1] for step in at(n)) < 0
+            for n in LENGTHS
+            if n >= 1024
         ),
-        "at N = 2048, P does not fit, and PV still finds some of it": (
-            scores[2048] > L2 and at(2048)[3].more_read < 0
-        ),
-        "at N = 4096 as well, but not at 8192": at(4096)[3].more_read < 0 < at(8192)[3].more_read,
-        "at N = 16384, QKᵀ reads more than its operands": qk.more_read > 0,
-        "its kernel has the tile in its name": f"{tall}x{wide}" in qk.timed.kernels[0],
+        "at N = 2048 PV finds some of P": at(2048)[3].more[0] < 0,
+        "at N = 16384, QKᵀ reads more than its operands": qk.more[0] > 0,
+        "its kernel has the tile in its name": "x".join(map(str, TILE)) in qk.timed.kernels[0],
         "what the tiles ask for is received": abs(known(qk.timed.received) / asked - 1) < 0.01,
-        "and the L2 cache answers nearly all of it": qk.read < 0.05 * asked,
+        "and memory delivers little of it": known(qk.timed.read) < 0.05 * asked,
         "where a product moves more, most of the extra bytes are read": all(
-            step.more_read > step.more_written for step in products
+            step.more[0] > step.more[1] for u in SHAPES for step in forward(u)[::3]
         ),
         "both are worst in 32 bit at d = 256": (
-            (qk_f32.counted - 1, pv_f32.counted - 1) == (more["QKᵀ"], more["PV"])
+            [step.counted - 1 for step in forward(SHAPES[-1])[::3]] == [worst(0), worst(3)]
         ),
-        "scaling and softmax take no byte twice": max(more["scale"], more["softmax"]) < 0.02,
-        "QKᵀ of larger d or in 32 bit reads again more often": min(again[1:]) > again[0],
+        "scaling and softmax take no byte twice": max(worst(1), worst(2)) < 0.02,
     }

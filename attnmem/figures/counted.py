@@ -1,0 +1,66 @@
+"""The book's pictures of what was measured, step by step: shares of a roof, bytes counted."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib import rc_context
+from matplotlib.colors import to_rgba
+
+from attnmem.figures.style import BLUE, GREEN, GREY, ORANGE, STYLE, Picture
+
+COLOURS = {"memory": BLUE, "cache": BLUE, "compute": GREEN, "kernel": ORANGE, "launches": GREY}
+
+
+@rc_context(STYLE)
+def shares(
+    found: Mapping[str, Sequence[tuple[float, str]]], cases: Sequence[str], of: str
+) -> Picture:
+    """A map of each step (name -> a share of its roof and what limits it, per case), over cases.
+
+    The colour is what limits the step, and the stronger the larger the share. ``of`` says what the
+    cases are.
+    """
+    figure = Picture(figsize=(6.4, 3.2))
+    axes = figure.subplots()
+    cells = [
+        [to_rgba(COLOURS[limit], 0.15 + 0.6 * min(share, 1)) for share, limit in row]
+        for row in found.values()
+    ]
+    axes.imshow(cells, aspect="auto")
+    for y, row in enumerate(found.values()):
+        for x, (share, limit) in enumerate(row):
+            axes.annotate(f"{share:.0%}\n{limit}", (x, y), ha="center", va="center")
+    axes.set_xticks(range(len(cases)), cases)
+    axes.set_yticks(range(len(found)), list(found))
+    axes.set_xlabel(of)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
+
+
+@rc_context(STYLE)
+def traffic(
+    shares: Mapping[str, Sequence[float]], sizes: Sequence[int], limits: Mapping[str, float]
+) -> Picture:
+    """Counted over predicted bytes of each step (name -> a share per size), over the bytes of S.
+
+    ``limits`` are sizes to mark, by name.
+    """
+    figure = Picture()
+    axes = figure.subplots()
+    megabytes = [size / 1e6 for size in sizes]
+    for (name, line), marker, colour in zip(
+        shares.items(), "os^v", (BLUE, ORANGE, GREEN, GREY), strict=True
+    ):
+        axes.plot(megabytes, line, marker=marker, color=colour, label=name)
+    for height, (name, size) in enumerate(limits.items()):
+        axes.axvline(size / 1e6, color=GREY, linewidth=1, linestyle="--")
+        axes.annotate(
+            name, (size / 1e6, 0.02 + 0.1 * height), (4, 0), textcoords="offset points", color=GREY
+        )
+    axes.axhline(1, color=GREY, linewidth=1)
+    axes.legend(frameon=False)  # the lines cross: names at their ends would lie on each other
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set(xlabel="size of S (MB)", ylabel="counted / predicted bytes", ylim=(0, None))
+    return figure
