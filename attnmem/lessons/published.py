@@ -1,69 +1,59 @@
-"""The page on published numbers: its tables, what its text looks up, and what it says."""
+"""The pages on published numbers: their tables, what their text looks up, and what it says."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from math import floor
 from typing import Any
 
-from attnmem.catalog import model
+from attnmem.catalog import accelerator, model
+from attnmem.figures import verdicts
 from attnmem.formulas import peak_bytes
 from attnmem.lessons.table import Table
+from attnmem.prediction.trace import trace
 from attnmem.published import CLAIMS, Claim
-from attnmem.published.sources import (
-    FLASH_ATTENTION,
-    GB,
-    GPT2,
-    MIB,
-    exponentials_share,
-    flash_memory,
-    kept_per_score,
-    traffic,
-)
+from attnmem.published import recomputed as ours
+from attnmem.published.claim import G, K, M
 from attnmem.timeline import Step
 from attnmem.workload import Workload
 
+BY_SOURCE = {
+    name: list(claims)
+    for name, claims in groupby(CLAIMS, lambda claim: claim.source.partition(",")[0])
+}
 # How many bytes a binary unit has for one of the decimal unit.
-RATIOS = {"KiB": 1.024, "MiB": 1.024**2, "GiB": 1.024**3}
+RATIOS = {K: 1.024, M: 1.024**2, G: 1.024**3}
 # The claims whose printed number is ours in a binary unit.
-BINARY = [claim for claim in CLAIMS if claim.verdict == "matches" and claim.unit[:3] in RATIOS]
+BINARY = [claim for claim in CLAIMS if claim.verdict == "matches" and claim.unit in RATIOS]
+(MOVED,) = (c for c in CLAIMS if c.what.startswith("bytes moved") and c.verdict == "matches")
+STANDARD, FUSED = (c for c in CLAIMS if c.acknowledged)
+BLOG, PAPER = ([c for c in CLAIMS if "Llama 3.1 405B" in c.what][i] for i in (2, 3))
+ONE_HEAD = ours.products(1, heads=1) / 1e9
+
+
+def table_of_verdicts() -> Table:
+    """How many numbers of each source have which verdict."""
+    rows = []
+    for name, claims in BY_SOURCE.items():
+        found = Counter(claim.verdict for claim in claims)
+        rows.append((name, len(claims), *(found[v] or None for v in verdicts.MARKS)))
+    return Table(dict.fromkeys(("source", "numbers", *verdicts.MARKS), ""), rows)
 
 
 def table_of_claims(*authors: str) -> Table:
     """The claims whose source begins so: in print, computed, and the verdict."""
     rows = []
-    for name in authors:
-        for claim in CLAIMS:
-            if claim.source.startswith(name):
-                where = claim.source.removeprefix(name).lstrip(", ")
-                places, value = len(f"{claim.last:g}".partition(".")[2]), claim.compute()
-                printed = f"{claim.published:,.{places}f} {claim.unit}"
-                # with the decimals of the printed number, or more up to three digits
-                computed = f"{value:,.{max(places, 3 - len(str(int(value))))}f}"
-                rows.append((claim.what, where, printed, computed, claim.verdict, claim.note))
-    names = ("claim", "where", "printed", "computed", "verdict", "note")
-    return Table(dict.fromkeys(names, ""), rows)
-
-
-def table_of_units() -> Table:
-    """The claims that match in binary units, and whether they would match in decimal ones, too."""
-    rows = []
-    for claim in BINARY:
-        digits, limit = claim.published / claim.last, _limit(claim.unit[:3])
-        right = "yes" if _right_in_decimal(claim) else "no"
-        rows.append((f"{claim.published:g} {claim.unit}", digits, limit, right))
-    return Table({"printed": "", "p/u": ".0f", "limit": ".1f", "right as printed, too": ""}, rows)
-
-
-def _limit(unit: str) -> float:
-    """From how many units of its last place on a number tells this unit from the decimal one."""
-    return (RATIOS[unit] + 1) / (2 * (RATIOS[unit] - 1))
-
-
-def _right_in_decimal(claim: Claim) -> bool:
-    """Whether a printed number is right, too, if its prefix is a power of 1000."""
-    ratio = RATIOS[claim.unit[:3]]
-    return replace(claim, compute=lambda: ratio * claim.compute()).verdict == "matches"
+    for claim in (c for name in authors for c in CLAIMS if c.source.startswith(name)):
+        where = claim.source.partition(", ")[2].partition(", ")[2]
+        places, value = len(f"{claim.last:g}".partition(".")[2]), claim.compute()
+        printed = f"{claim.published:,.{places}f} {claim.unit}"
+        # with the decimals of the printed number, or more up to three digits
+        computed = f"{value:,.{max(places, 3 - len(str(int(value))))}f}"
+        rows.append((claim.what, where, printed, computed, claim.verdict, claim.note))
+    return Table(
+        dict.fromkeys(("claim", "where", "printed", "computed", "verdict", "note"), ""), rows
+    )
 
 
 def table_of_steps(steps: Sequence[Step], w: Workload) -> Table:
@@ -76,79 +66,110 @@ def table_of_steps(steps: Sequence[Step], w: Workload) -> Table:
     return Table(
         {"pass": "", "step": "", "reads": "", "writes": "", "GB": ".2f"},
         (
-            (s.stage, s.name, units(s.bytes_read), units(s.bytes_written), s.bytes_moved / GB)
+            (s.stage, s.name, units(s.bytes_read), units(s.bytes_written), s.bytes_moved / 1e9)
             for s in steps
         ),
     )
 
 
+def _limit(unit: str) -> float:
+    """From how many units of its last place on a number tells this unit from the decimal one."""
+    return (RATIOS[unit] + 1) / (2 * (RATIOS[unit] - 1))
+
+
+def _right_in_decimal(claim: Claim) -> bool:
+    """Whether a printed number is right, too, if its prefix is a power of 1000."""
+    return replace(claim, compute=lambda: RATIOS[claim.unit] * claim.compute()).verdict == "matches"
+
+
 def numbers() -> dict[str, Any]:
     """What the text looks up."""
-    *_, moved, standard, _ = FLASH_ATTENTION
-    verdicts = Counter(claim.verdict for claim in CLAIMS)
-    return {
+    bars = {
+        f"{name}: {c.published:g}": (n, ONE_HEAD, c.published - n * ONE_HEAD)
+        for name, n, c in (("standard", 6, STANDARD), ("FlashAttention", 7, FUSED))
+    }
+    return Counter(claim.verdict for claim in CLAIMS) | {
+        "ratios": verdicts.ratios(
+            {
+                name: [(c.published / c.compute(), c.verdict) for c in claims]
+                for name, claims in BY_SOURCE.items()
+            }
+        ),
+        "parts": verdicts.parts(bars, "GFLOPs, forward and backward"),
         "claims": len(CLAIMS),
-        "sources": len({claim.url for claim in CLAIMS}),
-        "matches": verdicts["matches"],
-        "erratum": verdicts["erratum"],
-        "unexplained": verdicts["unexplained"],
-        "binary": len(BINARY),
+        "sources": len(BY_SOURCE),
+        "blog_gb": BLOG.published,
+        "blog_mb": BLOG.published * 1000 / 128_000,
+        "paper_mb": PAPER.published / 1000,
         "both": sum(map(_right_in_decimal, BINARY)),
-        "from_MiB": floor(_limit("MiB")) + 1,
-        "from_GiB": floor(_limit("GiB")) + 1,
-        "printed_traffic_gb": moved.published,
+        "binary": len(BINARY),
+        "from_MiB": floor(_limit(M)) + 1,
+        "from_GiB": floor(_limit(G)) + 1,
+        "moved_gb": MOVED.published,
         "with_copy_gb": _with_copy(),
-        "in_full_gflops": standard.compute(),
+        "standard": STANDARD.published,
+        "fused": FUSED.published,
+        "product": ours.products(1) / 1e9,
+        "one_head": ONE_HEAD,
+        "standard_in_full": STANDARD.compute(),
+        "fused_in_full": FUSED.compute(),
+        "traced": ours.traced_flops() / 1e9,
     }
 
 
 def _with_copy() -> float:
     """GB that standard attention moves in training, if the copy of dK counts."""
-    return traffic(GPT2) + 2 * GPT2.head_bytes / GB
+    return MOVED.compute() + 2 * ours.GPT2.head_bytes / 1e9
 
 
 def claims() -> dict[str, bool]:
     """What the text says of its numbers."""
-    return _claims_on_numbers() | _claims_on_figure_2()
+    return _claims_on_sizes() | _claims_on_figure_2()
 
 
-def _claims_on_numbers() -> dict[str, bool]:
-    w = Workload(batch=16, heads=8, seq_len=1024, head_dim=64, dtype=GPT2.dtype)
-    more = flash_memory(w.seq_len) * MIB - peak_bytes(w, training=True)
-    both = [claim for claim in BINARY if _right_in_decimal(claim)]
-    known = [model(name) for name in ("GPT-2 medium", "GPT-3 175B")]
-    llama = model("Llama 3.1 405B")
+def _claims_on_sizes() -> dict[str, bool]:
+    w, h100 = ours.table_21(1024), accelerator("H100 SXM")
+    packed = trace(ours.packed_attention, w, training=True).peak_bytes
+    sizes = [128_000 * token for token in (PAPER.compute() * 1000, 2 * PAPER.compute() * 1000)]
+    llama, known = model("Llama 3.1 405B"), [model(n) for n in ("GPT-2 medium", "GPT-3 175B")]
     return {
-        "our own function peaks at 4S + 6X, theirs has 4X more": more == 4 * w.head_bytes,
-        "the chapter on training found the same five bytes per score": kept_per_score() == 5,
-        "the exponentials take about half as long as the products": 45 < exponentials_share() < 55,
-        "one is right in both units, because it has one digit": (
-            [claim.published / claim.last for claim in both] == [1]
+        "by the paper one H100 holds it, by the post it takes two": (
+            sizes[0] < h100.memory_bytes < sizes[1] < 2 * h100.memory_bytes
         ),
-        "two digits usually tell the unit": all(10 <= _limit(unit) < 50 for unit in ("MiB", "GiB")),
+        "our function peaks at 4S + 6X": (
+            peak_bytes(w, training=True) == 4 * w.score_bytes + 6 * w.head_bytes
+        ),
+        "a packed one at 4S + 8X": packed == 4 * w.score_bytes + 8 * w.head_bytes,
+        "a third of what is printed": all(
+            2.9 < c.published / c.compute() < 3.1 for c in CLAIMS if "FLOPs added" in c.what
+        ),
+        "the exponentials take half as long as the products": 45 < ours.exponentials_share() < 55,
+        "numbers that are right in both units are below the bound": all(
+            c.published / c.last <= _limit(c.unit) for c in BINARY if _right_in_decimal(c)
+        ),
+        "two digits usually tell the unit": all(10 <= _limit(unit) < 50 for unit in (M, G)),
         "most numbers match": 2 * sum(c.verdict == "matches" for c in CLAIMS) > len(CLAIMS),
-        "the context of Llama 3.1 is 2^17": llama.context == 2**17,
         "it has sixteen times as many heads of queries": llama.heads == 16 * llama.kv_heads,
         "GPT-3 and GPT-2 medium have N = 16d": all(m.context == 16 * m.head_dim for m in known),
     }
 
 
 def _claims_on_figure_2() -> dict[str, bool]:
-    *_, moved, standard, fused = FLASH_ATTENTION
-    product = 2 * GPT2.score_elements * GPT2.head_dim / GPT2.heads / GB  # of one head
-    unit = GPT2.score_elements / GB  # one operation for each score
-    left = standard.published - 6 * product
+    unit = ours.GPT2.score_elements / 1e9  # one operation for each score
+    left = STANDARD.published - 6 * ONE_HEAD
     return {
-        "the figure's traffic matches": moved.verdict == "matches",
-        "with the copy it would not": replace(moved, compute=_with_copy).verdict != "matches",
-        "both FLOPs are errata": standard.verdict == fused.verdict == "erratum",
-        "with all heads they are more than ten times as much as printed": all(
-            claim.compute() > 10 * claim.published for claim in (standard, fused)
-        ),
-        "their difference is the product of one head": (
-            abs(fused.published - standard.published - product) <= 0.1
+        "the figure's traffic matches": MOVED.verdict == "matches",
+        "with the copy it would not": replace(MOVED, compute=_with_copy).verdict != "matches",
+        "one product is twice what is printed for six": ours.products(1) > 2e9 * STANDARD.published,
+        "the difference is the product of one head": (
+            abs(FUSED.published - STANDARD.published - ONE_HEAD) <= 0.1
         ),
         "14 operations are left for each score, and no other number is within the error": (
-            [n for n in range(100) if abs(left - n * unit) <= standard.last / 2] == [14]
+            [n for n in range(100) if abs(left - n * unit) <= STANDARD.last / 2] == [14]
+        ),
+        "the trace has 11": ours.traced_flops() / 1e9 == STANDARD.compute() + 11 * unit,
+        "with the 14, both printed numbers come out": all(
+            abs(ours.lost_heads(n) / 1e9 - c.published) <= c.last / 2
+            for n, c in ((6, STANDARD), (7, FUSED))
         ),
     }
