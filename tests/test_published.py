@@ -13,6 +13,7 @@ from attnmem.published import CLAIMS, Claim
 DISCUSSED = {
     "memory of standard attention, forward": "fitted",
     "memory of FlashAttention, forward": "fitted",
+    "bytes moved, forward and backward, standard": "fitted",
     "bytes moved, forward and backward, FlashAttention": "unexplained",
     "FLOPs, forward and backward": "erratum",
     "FLOPs added": "erratum",
