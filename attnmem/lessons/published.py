@@ -33,7 +33,7 @@ def table_of_verdicts() -> Table:
     """How many numbers of each source have which verdict."""
     rows = []
     for name, claims in BY_SOURCE.items():
-        found = Counter(claim.verdict for claim in claims)
+        found: Counter[str] = Counter(claim.verdict for claim in claims)
         rows.append((name, len(claims), *(found[v] or None for v in verdicts.MARKS)))
     return Table(dict.fromkeys(("source", "numbers", *verdicts.MARKS), ""), rows)
 
@@ -72,7 +72,7 @@ def numbers() -> dict[str, Any]:
         name: [(claim.published / claim.compute(), claim.verdict) for claim in claims]
         for name, claims in BY_SOURCE.items()
     }
-    return Counter(claim.verdict for claim in CLAIMS) | {
+    return dict(Counter(claim.verdict for claim in CLAIMS)) | {
         "ratios": verdicts.ratios(marks),
         "parts": verdicts.parts(bars, "GFLOPs, forward and backward"),
         "claims": len(CLAIMS),

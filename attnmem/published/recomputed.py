@@ -65,14 +65,6 @@ def traced_flops() -> int:
     return sum(s.flops for s in trace(standard_attention, GPT2, training=True).steps)
 
 
-def lost_heads(how_many: int) -> int:
-    """FLOPs of so many products of one head, and of 14 operations on each score of all heads.
-
-    The 14 is what the number printed for standard attention leaves.
-    """
-    return products(how_many, heads=1) + 14 * GPT2.score_elements
-
-
 def score_terms(a: int, s: int, h: int) -> float:
     """5as/h of the sbh(34 + 5as/h) bytes that a layer keeps; 16 bit, dropout.
 

@@ -89,10 +89,6 @@ MODELS = {  # layers, heads of keys, head dimension
     "OPT-13B": (40, 40, 128),
 }
 DEEPSEEK_V3 = 61 * 2 * (512 + 64)  # layers, bytes, and one latent vector a token with its position
-FIRST_RELEASE = {
-    "superseded": VLLM_6689,
-    "note": "16 heads of keys, as the weights were first published; since August 2024, 8.",
-}
 
 
 def _kept(model: str, tokens: int, *, times: int = 1) -> int:
@@ -106,9 +102,13 @@ def _of_blog(model: str, printed: str) -> list[Claim]:
         {name: partial(_kept, model, n, times=times) for name, n in tokens.items()}
         for times in (2, 1)
     )
-    again = {"mistaken": first, **FIRST_RELEASE} if "405B" in model else {}
-    what = f"keys and values, {model}"
-    return row(what, HF_BLOG, "table of KV cache sizes", G, printed, now, **again)
+    what, where = f"keys and values, {model}", "table of KV cache sizes"
+    if "405B" not in model:
+        return row(what, HF_BLOG, where, G, printed, now)
+    note = "16 heads of keys, as the weights were first published; since August 2024, 8."
+    return row(
+        what, HF_BLOG, where, G, printed, now, mistaken=first, superseded=VLLM_6689, note=note
+    )
 
 
 CACHE = [

@@ -124,8 +124,12 @@ STEPS = {"QKᵀ": 0, "PV": 3, "softmax": 2}
 WHOLE, TOKEN = ("prefill", ours.whole), ("decode", ours.token)
 
 
+def _value(step: Callable[[int], Step], name: str, column: str) -> float:
+    return float(getattr(step(STEPS[name]), column))
+
+
 def _of_steps(step: Callable[[int], Step], column: str, names: Iterable[str]) -> Cells:
-    return {name: lambda name=name: getattr(step(STEPS[name]), column) for name in names}
+    return {name: partial(_value, step, name, column) for name in names}
 
 
 INTENSITIES = [
