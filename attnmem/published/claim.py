@@ -14,7 +14,8 @@ class Claim:
 
     A number agrees if ours, rounded like theirs, is theirs. ``published`` and what ``compute`` and
     ``mistaken`` return are in ``unit``, and so is ``last``, one unit in the last printed place.
-    ``mistaken`` computes the number as its authors may have. ``note`` says what has to be assumed.
+    ``mistaken`` computes the number as its authors may have. ``note`` says what has to be assumed,
+    ``cell`` which of the numbers in a printed row it is.
 
     The evidence that no arithmetic gives is named: ``fitted`` is the constant of ``compute`` that
     was read off the printed numbers, because no program explains it; ``superseded`` and
@@ -41,6 +42,7 @@ class Claim:
     fitted: str = ""
     superseded: str = ""
     acknowledged: str = ""
+    cell: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -90,7 +92,8 @@ def row(
 
     return [
         Claim(
-            what=f"{what}, {name}" if name else what,
+            what=what,
+            cell=name,
             source=", ".join(filter(None, (source[0], where))),
             url=source[1],
             published=float(text),
