@@ -1,58 +1,65 @@
-"""The page on published numbers: its tables, what its text looks up, and what it says."""
+"""The pages on published numbers: their tables, what their text looks up, and what it says."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from math import floor
 from typing import Any
 
-from attnmem.catalog import model
+from attnmem.catalog import accelerator, model
+from attnmem.figures import verdicts
 from attnmem.formulas import peak_bytes
 from attnmem.lessons.table import Table
+from attnmem.prediction.trace import trace
 from attnmem.published import CLAIMS, Claim
-from attnmem.published.sources import (
-    FLASH_ATTENTION,
-    GB,
-    GPT2,
-    MIB,
-    exponentials_share,
-    flash_memory,
-    kept_per_score,
-    traffic,
-)
-from attnmem.timeline import Step
-from attnmem.workload import Workload
+from attnmem.published import recomputed as ours
+from attnmem.published.claim import G, K, M
 
+BY_SOURCE = {
+    name: list(claims)
+    for name, claims in groupby(CLAIMS, lambda claim: claim.source.partition(",")[0])
+}
 # How many bytes a binary unit has for one of the decimal unit.
-RATIOS = {"KiB": 1.024, "MiB": 1.024**2, "GiB": 1.024**3}
+RATIOS = {K: 1.024, M: 1.024**2, G: 1.024**3}
 # The claims whose printed number is ours in a binary unit.
-BINARY = [claim for claim in CLAIMS if claim.verdict == "matches" and claim.unit[:3] in RATIOS]
+BINARY = [claim for claim in CLAIMS if claim.verdict == "matches" and claim.unit in RATIOS]
+(MOVED,) = (c for c in CLAIMS if "bytes moved" in c.what and c.fitted)
+WITH_COPY = MOVED.compute() + 2 * ours.GPT2.head_bytes / 1e9
+STANDARD, FUSED = (c for c in CLAIMS if c.acknowledged)
+BLOG, PAPER = ([c for c in CLAIMS if "Llama 3.1 405B" in c.what + c.cell][i] for i in (2, 3))
+ONE_HEAD = ours.products(1, heads=1) / 1e9
+
+
+def table_of_verdicts() -> Table:
+    """How many numbers of each source have which verdict."""
+    rows = []
+    for name, claims in BY_SOURCE.items():
+        found: Counter[str] = Counter(claim.verdict for claim in claims)
+        rows.append((name, len(claims), *(found[v] or None for v in verdicts.MARKS)))
+    return Table(dict.fromkeys(("source", "numbers", *verdicts.MARKS), ""), rows)
 
 
 def table_of_claims(*authors: str) -> Table:
-    """The claims whose source begins so: in print, computed, and the verdict."""
+    """The claims whose source begins so, by printed rows: in print, computed, and the verdict."""
+    found = [claim for name in authors for claim in CLAIMS if claim.source.startswith(name)]
     rows = []
-    for name in authors:
-        for claim in CLAIMS:
-            if claim.source.startswith(name):
-                where = claim.source.removeprefix(name).lstrip(", ")
-                places, value = len(f"{claim.last:g}".partition(".")[2]), claim.compute()
-                printed = f"{claim.published:,.{places}f} {claim.unit}"
-                # with the decimals of the printed number, or more up to three digits
-                computed = f"{value:,.{max(places, 3 - len(str(int(value))))}f}"
-                rows.append((claim.what, where, printed, computed, claim.verdict, claim.note))
-    names = ("claim", "where", "printed", "computed", "verdict", "note")
-    return Table(dict.fromkeys(names, ""), rows)
+    for (what, source, unit, verdict, note), cells in groupby(
+        found, lambda c: (c.what, c.source, c.unit, c.verdict, c.note)
+    ):
+        where = source.partition(", ")[2].partition(", ")[2]
+        names, printed, computed = zip(*map(_cell, cells), strict=True)
+        named = ", ".join(filter(None, names)).replace(", N =", ",")
+        numbers = f"{'; '.join(printed)} {unit}", "; ".join(computed)
+        rows.append((what, where, named, *numbers, verdict, note))
+    columns = ("claim", "where", "for", "printed", "computed", "verdict", "note")
+    return Table(dict.fromkeys(columns, ""), rows)
 
 
-def table_of_units() -> Table:
-    """The claims that match in binary units, and whether they would match in decimal ones, too."""
-    rows = []
-    for claim in BINARY:
-        digits, limit = claim.published / claim.last, _limit(claim.unit[:3])
-        right = "yes" if _right_in_decimal(claim) else "no"
-        rows.append((f"{claim.published:g} {claim.unit}", digits, limit, right))
-    return Table({"printed": "", "p/u": ".0f", "limit": ".1f", "right as printed, too": ""}, rows)
+def _cell(claim: Claim) -> tuple[str, str, str]:
+    """Its name, printed, and computed with the same decimals, or more up to three digits."""
+    places, value = len(f"{claim.last:g}".partition(".")[2]), claim.compute()
+    more = max(places, 3 - len(str(int(value))))
+    return claim.cell, f"{claim.published:,.{places}f}", f"{value:,.{more}f}"
 
 
 def _limit(unit: str) -> float:
@@ -62,93 +69,71 @@ def _limit(unit: str) -> float:
 
 def _right_in_decimal(claim: Claim) -> bool:
     """Whether a printed number is right, too, if its prefix is a power of 1000."""
-    ratio = RATIOS[claim.unit[:3]]
-    return replace(claim, compute=lambda: ratio * claim.compute()).verdict == "matches"
-
-
-def table_of_steps(steps: Sequence[Step], w: Workload) -> Table:
-    """What steps read and write, in units of S and X of ``w``, and the GB that they move."""
-
-    def units(size: int) -> str:
-        scores, rest = divmod(size, w.score_bytes)
-        return f"{scores}S + {rest // w.head_bytes}X"
-
-    return Table(
-        {"pass": "", "step": "", "reads": "", "writes": "", "GB": ".2f"},
-        (
-            (s.stage, s.name, units(s.bytes_read), units(s.bytes_written), s.bytes_moved / GB)
-            for s in steps
-        ),
-    )
+    return replace(claim, compute=lambda: RATIOS[claim.unit] * claim.compute()).verdict == "matches"
 
 
 def numbers() -> dict[str, Any]:
     """What the text looks up."""
-    *_, moved, standard, _ = FLASH_ATTENTION
-    verdicts = Counter(claim.verdict for claim in CLAIMS)
-    return {
-        "claims": len(CLAIMS),
-        "sources": len({claim.url for claim in CLAIMS}),
-        "matches": verdicts["matches"],
-        "erratum": verdicts["erratum"],
-        "unexplained": verdicts["unexplained"],
-        "binary": len(BINARY),
-        "both": sum(map(_right_in_decimal, BINARY)),
-        "from_MiB": floor(_limit("MiB")) + 1,
-        "from_GiB": floor(_limit("GiB")) + 1,
-        "printed_traffic_gb": moved.published,
-        "with_copy_gb": _with_copy(),
-        "in_full_gflops": standard.compute(),
+    bars = {
+        f"{name}: {c.published:g}": (n, ONE_HEAD, c.published - n * ONE_HEAD)
+        for name, n, c in (("standard", 6, STANDARD), ("FlashAttention", 7, FUSED))
     }
-
-
-def _with_copy() -> float:
-    """GB that standard attention moves in training, if the copy of dK counts."""
-    return traffic(GPT2) + 2 * GPT2.head_bytes / GB
+    marks = {
+        name: [(claim.published / claim.compute(), claim.verdict) for claim in claims]
+        for name, claims in BY_SOURCE.items()
+    }
+    return dict(Counter(claim.verdict for claim in CLAIMS)) | {
+        "ratios": verdicts.ratios(marks),
+        "parts": verdicts.parts(bars, "GFLOPs, forward and backward"),
+        "claims": len(CLAIMS),
+        "sources": len(BY_SOURCE),
+        "blog_gb": BLOG.published,
+        "blog_mb": BLOG.published * 1000 / 128_000,
+        "paper_mb": PAPER.published / 1000,
+        "both": sum(map(_right_in_decimal, BINARY)),
+        "binary": len(BINARY),
+        "from_MiB": floor(_limit(M)) + 1,
+        "from_GiB": floor(_limit(G)) + 1,
+        "moved_gb": MOVED.published,
+        "with_copy_gb": WITH_COPY,
+        "standard": STANDARD.published,
+        "fused": FUSED.published,
+        "product": ours.products(1) / 1e9,
+        "standard_in_full": STANDARD.compute(),
+        "fused_in_full": FUSED.compute(),
+        "traced": ours.traced_flops() / 1e9,
+    }
 
 
 def claims() -> dict[str, bool]:
     """What the text says of its numbers."""
-    return _claims_on_numbers() | _claims_on_figure_2()
-
-
-def _claims_on_numbers() -> dict[str, bool]:
-    w = Workload(batch=16, heads=8, seq_len=1024, head_dim=64, dtype=GPT2.dtype)
-    more = flash_memory(w.seq_len) * MIB - peak_bytes(w, training=True)
-    both = [claim for claim in BINARY if _right_in_decimal(claim)]
-    known = [model(name) for name in ("GPT-2 medium", "GPT-3 175B")]
-    llama = model("Llama 3.1 405B")
+    w, card = ours.table_21(1024), accelerator("H100 SXM").memory_bytes
+    cache = 128_000 * 1000 * PAPER.compute()
+    peaks = peak_bytes(w, training=True), trace(ours.packed_attention, w, training=True).peak_bytes
+    overheads = [c.published / c.compute() for c in CLAIMS if "FLOPs added" in c.what]
+    each = ours.GPT2.score_elements / 1e9  # one operation for each score
+    left, more = STANDARD.published - 6 * ONE_HEAD, FUSED.published - STANDARD.published
+    llama, known = model("Llama 3.1 405B"), [model(n) for n in ("GPT-2 medium", "GPT-3 175B")]
     return {
-        "our own function peaks at 4S + 6X, theirs has 4X more": more == 4 * w.head_bytes,
-        "the chapter on training found the same five bytes per score": kept_per_score() == 5,
-        "the exponentials take about half as long as the products": 45 < exponentials_share() < 55,
-        "one is right in both units, because it has one digit": (
-            [claim.published / claim.last for claim in both] == [1]
+        "by the paper one H100 holds it, by the post it takes two": card / 2 < cache < card,
+        "our function peaks at 4S + 6X, a packed one at 4S + 8X": (
+            peaks == tuple(4 * w.score_bytes + n * w.head_bytes for n in (6, 8))
         ),
-        "two digits usually tell the unit": all(10 <= _limit(unit) < 50 for unit in ("MiB", "GiB")),
+        "a third of what is printed": all(2.9 < ratio < 3.1 for ratio in overheads),
+        "the exponentials take half as long as the products": 45 < ours.exponentials_share() < 55,
+        "numbers that are right in both units are below the bound": all(
+            c.published / c.last <= _limit(c.unit) for c in BINARY if _right_in_decimal(c)
+        ),
+        "two digits usually tell the unit": all(10 <= _limit(unit) < 50 for unit in (M, G)),
         "most numbers match": 2 * sum(c.verdict == "matches" for c in CLAIMS) > len(CLAIMS),
-        "the context of Llama 3.1 is 2^17": llama.context == 2**17,
         "it has sixteen times as many heads of queries": llama.heads == 16 * llama.kv_heads,
         "GPT-3 and GPT-2 medium have N = 16d": all(m.context == 16 * m.head_dim for m in known),
-    }
-
-
-def _claims_on_figure_2() -> dict[str, bool]:
-    *_, moved, standard, fused = FLASH_ATTENTION
-    product = 2 * GPT2.score_elements * GPT2.head_dim / GPT2.heads / GB  # of one head
-    unit = GPT2.score_elements / GB  # one operation for each score
-    left = standard.published - 6 * product
-    return {
-        "the figure's traffic matches": moved.verdict == "matches",
-        "with the copy it would not": replace(moved, compute=_with_copy).verdict != "matches",
-        "both FLOPs are errata": standard.verdict == fused.verdict == "erratum",
-        "with all heads they are more than ten times as much as printed": all(
-            claim.compute() > 10 * claim.published for claim in (standard, fused)
-        ),
-        "their difference is the product of one head": (
-            abs(fused.published - standard.published - product) <= 0.1
-        ),
+        "without the copy, the figure's traffic is ours": MOVED.verdict == "fitted",
+        "with it, it is not": MOVED.published + MOVED.last < WITH_COPY,
+        "one product is twice what is printed for six": ours.products(1) > 2e9 * STANDARD.published,
+        "the difference is the product of one head": abs(more - ONE_HEAD) <= 0.1,
         "14 operations are left for each score, and no other number is within the error": (
-            [n for n in range(100) if abs(left - n * unit) <= standard.last / 2] == [14]
+            [n for n in range(100) if abs(left - n * each) <= STANDARD.last / 2] == [14]
         ),
+        "the trace has 11": ours.traced_flops() / 1e9 == STANDARD.compute() + 11 * each,
     }
