@@ -10,7 +10,7 @@ from attnmem.catalog import model
 from attnmem.formulas import peak_bytes
 from attnmem.lessons.table import Table
 from attnmem.published import CLAIMS, Claim
-from attnmem.published.sources import (
+from attnmem.published.claims import (
     FLASH_ATTENTION,
     GB,
     GPT2,
