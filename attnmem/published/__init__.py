@@ -1,6 +1,6 @@
 """Numbers that others printed, each beside what recomputes it: :data:`CLAIMS`."""
 
 from attnmem.published.claim import Claim
-from attnmem.published.sources import CLAIMS
+from attnmem.published.claims import CLAIMS
 
 __all__ = ["CLAIMS", "Claim"]
