@@ -19,7 +19,15 @@ from attnmem.measurement.device import provenance
 from attnmem.measurement.memory import Measurement, measure
 from attnmem.prediction.allocator import LARGE
 from attnmem.prediction.trace import Trace, trace
-from attnmem.programs import Program, dropout_attention, standard_attention
+from attnmem.programs import (
+    Program,
+    cudnn_sdpa,
+    dropout_attention,
+    efficient_sdpa,
+    flash_sdpa,
+    math_sdpa,
+    standard_attention,
+)
 from attnmem.workload import Workload
 
 LENGTHS, LONG = (512, 1024, 2048), (4096, 8192, 16384)
@@ -128,6 +136,17 @@ def table_of_recomputation(keep: Stack, again: Stack, w: Workload, layers: Seque
     )
 
 
+def table_of_kernels(w: Workload) -> Table:
+    """What each of PyTorch's own kernels needs for one layer, beside standard attention, in MB."""
+    rows = []
+    for program in (standard_attention, math_sdpa, efficient_sdpa, flash_sdpa, cudnn_sdpa):
+        reads, trains = (trace(program, w, training) for training in (False, True))
+        sizes = reads.peak_bytes, trains.peak_bytes, trains.saved_bytes
+        rows.append((program.__name__, *(size / 1e6 for size in sizes)))
+    columns = ("inference (MB)", "training (MB)", "kept for backward (MB)")
+    return Table({"program": ""} | dict.fromkeys(columns, ",.2f"), rows)
+
+
 def table_of_batches(cards: Sequence[Accelerator]) -> Table:
     """What all layers of GPT-2 medium keep and need, and the largest batch on each card."""
     rows = []
@@ -187,7 +206,12 @@ def numbers() -> dict[str, Any]:
     moved, more_moved = (sum(step.bytes_moved for step in steps) for steps in (keep, again))
     batch = {way: _largest_batch(way, A100) for way in WAYS}
     rest, scores = _kept_by_gpt()
+    (reads,), (trains,) = measured(SHORT, [2048]), measured(SHORT, [2048], training=True)
     return {
+        "reads_mb": reads.peak_bytes / 1e6,
+        "trains_mb": trains.peak_bytes / 1e6,
+        "more_mb": (trains.peak_bytes - reads.peak_bytes) / 1e6,
+        "kept_mb": trains.saved_bytes / 1e6,
         "origin": records.origin(),
         "cpu": str(provenance("cpu")),
         "bars": figures.stacks(_alive()),
@@ -220,6 +244,8 @@ def _claims_on_one_layer() -> dict[str, bool]:
     single = replace(SHORT, dtype=torch.float32)
     cpu = measure(standard_attention, single, training=True, device="cpu")
     dropped = trace(dropout_attention, STACKED, training=True)
+    rows = STACKED.heads * STACKED.seq_len
+    fused = [trace(x, STACKED, training=True) for x in (efficient_sdpa, flash_sdpa, cudnn_sdpa)]
     orange = [list(sizes.values()).count(max(sizes.values())) for sizes in _alive().values()]
     return {
         "the ratio is close to 2, and below": all(
@@ -237,6 +263,10 @@ def _claims_on_one_layer() -> dict[str, bool]:
         "5S are reserved once X is 10 MiB or more, and less before": all(
             (m.workload.head_bytes >= LARGE) == (m.peak_reserved_bytes >= total(m.workload, 5, 0))
             for m in measured(SHORT, LONG, training=True)
+        ),
+        "a fused kernel keeps four bytes a row and a few more, and its peak has no S": all(
+            4 * rows <= t.saved_bytes < 4 * rows + 512 and t.peak_bytes < STACKED.score_bytes
+            for t in fused
         ),
         "with dropout, 2 + 1 + 2 bytes are kept for each score in 16 bit": (
             round(dropped.saved_bytes / STACKED.score_elements, 2) == 5
