@@ -12,6 +12,7 @@ import attnmem
 from attnmem.measurement.device import provenance
 
 PACKAGE = Path(attnmem.__file__).parent
+SOURCES = (".py", ".json", ".gz", ".toml", ".txt")
 sys.path.insert(0, str(Path(__file__).parent / "book" / "_ext"))
 
 
@@ -26,7 +27,7 @@ def execution_key() -> str:
         f"{found.name}=={found.version}" for found in importlib.metadata.distributions()
     )
     digest = hashlib.sha256()
-    for path in sorted(p for p in PACKAGE.rglob("*") if p.suffix in (".py", ".json", ".toml")):
+    for path in sorted(p for p in PACKAGE.rglob("*") if p.suffix in SOURCES):
         digest.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
     digest.update("\n".join([platform.python_version(), *versions]).encode())
     digest.update(f"{here.device} {here.memory_bytes} {here.driver}".encode())

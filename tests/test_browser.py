@@ -117,7 +117,7 @@ def test_figures_are_visible_and_described(visit, name):
         assert len(image.get_attribute("alt") or "") > 60, image.get_attribute("src")
         assert image.evaluate("i => i.complete && i.naturalWidth > 0")
         assert image.bounding_box()["width"] > 300
-    figures = {"memory": 3, "roofline": 4, "training": 2, "published": 2}
+    figures = {"memory": 3, "intensity": 2, "roofline": 4, "training": 2, "published": 2}
     figures |= dict.fromkeys(("setup", "measurement", "notation", "status"), 0)
     figures |= dict.fromkeys(("measurements-in-full", "published-in-full"), 0)
     figures |= dict.fromkeys(("glossary", "api", "bibliography"), 0)

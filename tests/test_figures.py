@@ -50,6 +50,7 @@ DRAW: dict[str, Callable[[], Any]] = {
     "memory_curves": lambda: figures.memory_curves(W, LENGTHS, [CARD]),
     "peaks": lambda: figures.peaks(RUNS, [CARD]),
     "intensities": lambda: figures.intensities(W, LENGTHS, [64, 128], [CARD]),
+    "roof": lambda: figures.roof(ROOFS[0], PREDICTED),
     "rooflines": lambda: figures.rooflines(ROOFS, PREDICTED, MEASURED, {"exp": 4e12}),
     "shares": lambda: figures.shares(OF_ROOFS, ["a", "b"], "cases"),
     "traffic": lambda: figures.traffic(SHARES, [10**6, 10**7, 10**8], LIMITS),
@@ -208,6 +209,19 @@ def test_intensities_are_those_of_the_steps():
     assert ticks(axes.xaxis) == ["512", "1024", "65536"]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert labels(axes) == ("sequence length N", "arithmetic intensity (FLOPs per byte)")
+
+
+def test_a_roof_bends_at_its_ridge_and_has_a_dot_for_each_step():
+    (axes,) = DRAW["roof"]().axes
+    left, right = axes.get_xlim()
+    assert lines(axes)[0] == ([left, 200, right], [2e12 * left, 4e14, 4e14])
+    assert left < min(p.intensity for p in PREDICTED)
+    assert marked(axes, "o") == sorted((p.intensity, p.flops_per_second) for p in PREDICTED)
+    places = dict(written(axes))
+    assert places["product"] == (60, 1.2e14)
+    assert places["memory\nlimits"][0] < 200 < places["arithmetic\nlimits"][0]
+    assert "ridge point\n200 FLOP/B" in places
+    assert labels(axes) == ("FLOPs per byte", "arithmetic")
 
 
 def test_rooflines_bend_at_their_ridges_and_join_what_should_be_to_what_is():

@@ -10,7 +10,7 @@ from conftest import CHAPTERS, PAGES, cells
 LESSON = re.compile(r"\A(.*?)(?=^## Exercises\n|\Z)", re.M | re.S)
 
 
-@pytest.mark.parametrize("chapter", [*CHAPTERS, "index", "setup"])
+@pytest.mark.parametrize("chapter", [*CHAPTERS, "index", "status"])
 def test_what_the_text_claims_of_its_numbers_holds(chapter):
     claims = importlib.import_module(f"attnmem.lessons.{chapter}").claims()
     assert claims

@@ -10,7 +10,7 @@ from attnmem.figures.memory import (
     score_matrices,
     stacks,
 )
-from attnmem.figures.speed import Point, Roof, intensities, rooflines
+from attnmem.figures.speed import Point, Roof, intensities, roof, rooflines
 
 __all__ = [
     "Point",
@@ -21,6 +21,7 @@ __all__ = [
     "memory_bars",
     "memory_curves",
     "peaks",
+    "roof",
     "rooflines",
     "score_matrices",
     "shares",

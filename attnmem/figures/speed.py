@@ -76,6 +76,34 @@ class Roof:
 
 
 @rc_context(STYLE)
+def roof(card: Roof, points: Sequence[Point]) -> Picture:
+    """What a roofline is: the line of a device, the ridge point, and steps on the line."""
+    figure = Picture(figsize=(7.0, 4.0))
+    axes = figure.subplots()
+    ridge = card.flops_per_second / card.bandwidth
+    left, right = min(p.intensity for p in points) / 3, 6 * ridge
+    levels = [left * card.bandwidth, card.flops_per_second, card.flops_per_second]
+    axes.plot([left, ridge, right], levels, color=GREY, linewidth=2)
+    axes.axvline(ridge, color=GREY, linestyle=":", linewidth=1)
+    top = card.flops_per_second
+    for x, y, words in (
+        (ridge / 5, top / 100, "memory\nlimits"),
+        (ridge * 1.1, top / 100, "arithmetic\nlimits"),
+        (ridge * 1.1, 2 * levels[0], f"ridge point\n{ridge:.0f} FLOP/B"),
+    ):
+        axes.annotate(words, (x, y), color=GREY, va="center")
+    for point in points:
+        at = point.intensity, point.flops_per_second
+        axes.plot(*at, "o", color=ORANGE)
+        axes.annotate(point.name, at, (8, -4), textcoords="offset points", color=ORANGE, va="top")
+    axes.set(xscale="log", yscale="log", xlim=(left, right), xlabel="FLOPs per byte")
+    axes.set_ylabel("arithmetic")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter(EngFormatter(unit="FLOP/s"))
+    return figure
+
+
+@rc_context(STYLE)
 def rooflines(
     roofs: Sequence[Roof],
     predicted: Sequence[Point],

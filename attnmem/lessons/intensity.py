@@ -8,6 +8,7 @@ import torch
 
 from attnmem import figures
 from attnmem.catalog import ACCELERATORS, Accelerator, accelerator, model
+from attnmem.figures.style import Picture
 from attnmem.formulas import standard_steps
 from attnmem.lessons.shared import SHORT, W, total
 from attnmem.lessons.table import Table
@@ -172,6 +173,21 @@ def _balance_points() -> tuple[list[float], list[float]]:
     )
 
 
+def _roof() -> Picture:
+    """The steps of attention where the data sheet of an H100 lets them be."""
+    _, scale, softmax, _ = standard_steps(W)
+    products = {f"$QK^T$, $d = {d}$": standard_steps(replace(W, head_dim=d))[0] for d in (64, 256)}
+    steps = {"scale": scale, "softmax": softmax} | products
+    flops = ridge_point(H100, matrix=True) * H100.bandwidth
+    return figures.roof(
+        figures.Roof(H100.name, H100.bandwidth, flops),
+        [
+            figures.Point(name, step.intensity, min(step.intensity * H100.bandwidth, flops))
+            for name, step in steps.items()
+        ],
+    )
+
+
 def numbers() -> dict[str, Any]:
     """What the text looks up."""
     _, scale, softmax, _ = steps = standard_steps(W)
@@ -182,6 +198,8 @@ def numbers() -> dict[str, Any]:
     layer = LLAMA.workload()
     shared = LLAMA.heads // LLAMA.kv_heads
     return {
+        "roof": _roof(),
+        "scale_could": ridge_point(H100, matrix=False) * scale.bytes_moved / W.score_elements,
         "scale_intensity": scale.intensity,
         "softmax_intensity": softmax.intensity,
         "lowest": min(matrix_points),

@@ -114,6 +114,10 @@ def numbers() -> dict[str, object]:
     return {
         "origin": records.origin(),
         "cpu": str(provenance("cpu")),
+        "formula_mb": peak_bytes(SHORT) / 1e6,
+        "cold_mb": cold / 1e6,
+        "extra_mb": (cold - peak_bytes(SHORT)) / 1e6,
+        "extra_mib": (cold - peak_bytes(SHORT)) / MIB,
         "newer_mib": cublas_workspace(H100) / MIB,
         "older": older,
         "done": len(done),

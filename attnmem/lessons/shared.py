@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from attnmem.catalog import recognise
+from attnmem.catalog import accelerator, recognise
 from attnmem.measurement import records
 from attnmem.measurement.device import provenance
 from attnmem.measurement.memory import Measurement
@@ -16,6 +16,14 @@ from attnmem.workload import Workload
 
 SHORT = Workload(batch=1, heads=12, seq_len=512, head_dim=64, dtype=torch.float16)
 W = replace(SHORT, seq_len=8192)
+
+# The cards that most readers have, or rent; the others stand in the appendix.
+OWNED = tuple(
+    map(
+        accelerator,
+        ("RTX 3090", "RTX 4090", "RTX 5090", "L4", "L40S", "A100 80 GB SXM4", "H100 SXM"),
+    )
+)
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from attnmem import figures, programs
 from attnmem.catalog import ACCELERATORS, accelerator, model
 from attnmem.formulas import SCALE_BYTES, alive_at_peak, standard_steps
 from attnmem.lessons.intensity import least_seconds, product_seconds
-from attnmem.lessons.shared import W, same_events, total
+from attnmem.lessons.shared import OWNED, W, same_events, total
 from attnmem.lessons.table import Table
 from attnmem.measurement import records
 from attnmem.measurement.memory import Measurement
@@ -22,7 +22,6 @@ from attnmem.roofline import bound, ridge_point
 LLAMA, H100 = model("Llama 3 8B"), accelerator("H100 SXM")
 LAYER = LLAMA.workload()  # at its full context, one sequence, bf16
 # Cards that readers own.
-OWNED = ("RTX 3090", "RTX 4090", "RTX 5090", "L4", "L40S", "A100 80 GB SXM4", "H100 SXM")
 
 
 def some_queries(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -59,7 +58,7 @@ def table_of_ways() -> Table:
 def table_of_cards() -> Table:
     """For cards that readers own: what limits QKᵀ of the layer, and the longest sequences."""
     rows = []
-    for card in map(accelerator, OWNED):
+    for card in OWNED:
         limit = bound(standard_steps(LAYER)[0], card)
         balance, lengths = ridge_point(card, matrix=True), _longest(card.memory_bytes)
         rows.append((card.name, card.memory_gib, balance, limit, *lengths))
@@ -132,7 +131,7 @@ def claims() -> dict[str, bool]:
     most = [training.peak_bytes / _runs()[0][1].peak_bytes for _, training in _runs()]
     kept = LLAMA.layers * _runs()[0][1].saved_bytes
     least, products = least_seconds(LAYER, H100), product_seconds(LAYER, H100)
-    limits = [bound(standard_steps(LAYER)[0], accelerator(name)) for name in OWNED]
+    limits = [bound(standard_steps(LAYER)[0], card) for card in OWNED]
     return {
         "a whole sequence peaks at 2S + 4X": whole.peak_bytes == total(W, 2, 4),
         "training peaks at 4S + 6X on CUDA": cuda.peak_bytes == total(W, 4, 6),
