@@ -145,7 +145,11 @@ class Trace:
 
     @property
     def peak_allocated_bytes(self) -> int:
-        """The peak in blocks of PyTorch's CUDA allocator, starting from an empty cache."""
+        """The peak in blocks of PyTorch's CUDA allocator, starting from an empty cache.
+
+        Parameters are placed before, in the order of their first use: on a device their order, and
+        so the holes between them, may be another.
+        """
         return self._replayed.peak_allocated if self.device == "cuda" else self.peak_bytes
 
     @property
