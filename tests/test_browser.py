@@ -149,6 +149,7 @@ def test_the_reference_reads_on_a_laptop_and_on_a_phone(visit, module):
 
 def test_a_note_stands_beside_the_text_or_folds_into_it(visit):
     page = visit("roofline", viewport={"width": 1280, "height": 900}).page
+    assert page.locator(".strip").inner_text().split()[1] == "minutes"
     notes = page.locator("details.margin")
     assert notes.count() > 3
     assert notes.evaluate_all("all => all.every(note => note.open)")
