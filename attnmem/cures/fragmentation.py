@@ -81,7 +81,9 @@ def record() -> dict[str, dict[str, Any]]:
 
 def _alone(order: str, setting: str, multiple: int) -> Any:
     """The scenario in a process of its own."""
-    own = os.environ | {"PYTORCH_ALLOC_CONF": setting}
+    own = {key: value for key, value in os.environ.items() if key != "PYTORCH_ALLOC_CONF"}
+    if setting:
+        own["PYTORCH_ALLOC_CONF"] = setting
     command = [sys.executable, "-W", "ignore", "-m", __name__, order, str(multiple)]
     done = subprocess.run(command, env=own, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout)

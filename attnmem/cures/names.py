@@ -36,8 +36,7 @@ def in_chunks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """So many queries at a time that their scores are small."""
     o = torch.empty_like(q)
     for rows, out in zip(q.split(256, dim=-2), o.split(256, dim=-2), strict=True):
-        s = rows @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
-        out.copy_(torch.softmax(s, dim=-1) @ v)
+        out.copy_(torch.softmax(rows @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1) @ v)
     return o
 
 
