@@ -242,7 +242,6 @@ CURES = (
             SelectivelyCheckpointed,
             FusedBlocksCheckpointed,
         ),
-        workloads=workloads(),
         modes=(True,),
     ),
     Cure(
@@ -252,6 +251,7 @@ CURES = (
         change="backward for a part of the batch at a time",
         before=whole_batch,
         after=(accumulated,),
+        workloads=tuple(w for w in workloads() if w.batch > 1),
         modes=(False,),
     ),
 )

@@ -9,6 +9,7 @@ from attnmem.figures.memory import (
     score_matrices,
     stacks,
 )
+from attnmem.figures.profiles import profiles
 from attnmem.figures.speed import Point, Roof, intensities, rooflines, traffic
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "memory_bars",
     "memory_curves",
     "peaks",
+    "profiles",
     "rooflines",
     "score_matrices",
     "stacks",
