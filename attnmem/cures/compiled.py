@@ -1,5 +1,6 @@
 """What a compiler and a CUDA graph do to the book's own function: recorded, not predicted."""
 
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -19,11 +20,16 @@ class Compiled:
     """
 
     def __init__(self, w: Workload) -> None:
-        self.program = torch.compile(lambda q, k, v: standard_attention(q, k, v)[0], dynamic=False)
+        self.w = w
+
+    @cached_property
+    def program(self) -> Program:
+        """The compiled function, made when it is first called: the compiler is slow to load."""
+        return torch.compile(lambda q, k, v: standard_attention(q, k, v)[0], dynamic=False)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """O of the compiled function."""
-        return self.program(q, k, v)
+        return self.program(q, k, v)  # type: ignore[no-any-return]
 
 
 class CompiledLayers:
