@@ -9,12 +9,15 @@ import torch
 from attnmem import Workload, measure, trace
 from attnmem.cures import CURES, cells, made
 from attnmem.cures.peaks import PEAKS, bytes_of
+from attnmem.cures.training import LAYERS
 from attnmem.prediction.refusal import CannotFollow
 
 PREDICTED = [cure for cure in CURES.values() if not cure.compiled]
 SMALL = Workload(batch=2, heads=4, seq_len=272, head_dim=16, dtype=torch.float32)
-# What checkpoint stores of the CPU's random numbers; a trace does not see it on the CPU.
+# A trace of the CPU does not see the state of random numbers, which checkpoint keeps, nor the one
+# number in 64 bit that autograd makes of a Python float.
 RANDOM_STATE = torch.get_rng_state().nbytes
+NUMBER = 8
 
 
 def predicted(version, w, training, device="cuda"):
@@ -22,6 +25,7 @@ def predicted(version, w, training, device="cuda"):
         program = made(version, w)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*takes cuDNN on Hopper")
+        warnings.filterwarnings("ignore", ".*packs 16-bit matrices on some CPUs")
         return trace(program, w, training, device)
 
 
@@ -46,9 +50,7 @@ def test_a_peak_is_what_its_closed_form_says(name):
     assert found
 
 
-@pytest.mark.parametrize(
-    "cure", [c for c in PREDICTED if not c.random], ids=lambda cure: cure.name
-)
+@pytest.mark.parametrize("cure", [c for c in PREDICTED if not c.random], ids=lambda cure: cure.name)
 def test_a_change_gives_the_same_answer(cure):
     w = replace(SMALL, head_dim=12) if cure.name == "odd head dimension" else SMALL
     training = cure.modes[-1]
@@ -84,12 +86,12 @@ def test_the_cpu_needs_what_is_predicted_for_it(cure):
                 assert version.__name__ == "layers_offloaded"  # the CPU's memory to itself
                 continue
             m = measure(program, w, training, "cpu")
-            if version.__name__ == "autocast_fused":
+            if version.__name__ == "autocast_fused":  # of whose copies a warning tells
                 assert m.peak_bytes >= t.peak_bytes
                 continue
-            more = (m.saved_bytes - t.saved_bytes) % RANDOM_STATE
-            assert more == 0
-            assert 0 <= m.peak_bytes - t.peak_bytes <= m.saved_bytes - t.saved_bytes
+            states, rest = divmod(m.saved_bytes - t.saved_bytes, RANDOM_STATE)
+            assert (0 <= states <= LAYERS, rest) == (True, 0)
+            assert 0 <= m.peak_bytes - t.peak_bytes <= states * RANDOM_STATE + NUMBER
 
 
 def test_every_program_is_recorded_once_and_has_a_name_of_its_own():
@@ -100,6 +102,7 @@ def test_every_program_is_recorded_once_and_has_a_name_of_its_own():
     assert all(cell.program.__name__ == cell.name for cell in cells())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_is_compiled_is_refused():
     (cure,) = (cure for cure in CURES.values() if cure.compiled)
     with pytest.raises(CannotFollow, match="compil"):

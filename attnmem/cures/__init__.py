@@ -4,7 +4,7 @@
 >>> from attnmem.cures import CURES
 >>> cure = CURES["names"]
 >>> [trace(program, cure.workloads[0]).peak_bytes for program in cure.versions]
-[629145600, 421527552, 226688000]
+[629145600, 421527552, 226492416]
 """
 
 from collections.abc import Iterator

@@ -25,6 +25,7 @@ class Compiled:
     @cached_property
     def program(self) -> Program:
         """The compiled function, made when it is first called: the compiler is slow to load."""
+        torch.compiler.reset()  # after eight shapes of one function it would leave it as it is
         return torch.compile(lambda q, k, v: standard_attention(q, k, v)[0], dynamic=False)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -32,15 +33,14 @@ class Compiled:
         return self.program(q, k, v)  # type: ignore[no-any-return]
 
 
-class CompiledLayers:
+class CompiledLayers(Compiled):
     """Four layers of attention through ``torch.compile``."""
 
-    def __init__(self, w: Workload) -> None:
-        self.program = torch.compile(layers_unfused, dynamic=False)
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The output of the last layer."""
-        return self.program(q, k, v)
+    @cached_property
+    def program(self) -> Program:
+        """The compiled layers."""
+        torch.compiler.reset()
+        return torch.compile(layers_unfused, dynamic=False)
 
 
 class GraphedLayers:

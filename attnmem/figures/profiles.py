@@ -36,9 +36,7 @@ def profiles(traces: Mapping[str, Trace], names: Mapping[str, str] | None = None
     return figure
 
 
-def _bands(
-    axes: Axes, traced: Trace, highest: int, longest: int, names: Mapping[str, str]
-) -> None:
+def _bands(axes: Axes, traced: Trace, highest: int, longest: int, names: Mapping[str, str]) -> None:
     """The bands of one run, from the bottom up in the order in which the tensors were made."""
     length = len(traced.timeline)
     labels = [event.label for event in traced.timeline]
