@@ -166,11 +166,11 @@ def measure_command(
         found,
         timed=() if corpus or cures else track(speed_grid(), description="Speed", console=console),
     )
+    record.save(output)
     if cures:
         record = with_times(record, found)
-        lengths = output.with_name(f"fragmentation-{output.name}")
-        save_fragmentation(lengths, found)
-    record.save(output)
+        record.save(output)
+        save_fragmentation(output.with_name(f"fragmentation-{output.name}"), found)
     for failure in record.failures:
         console.print(failure, markup=False)
     console.print(
