@@ -146,7 +146,7 @@ CURES = (
     ),
     Cure(
         name="dimensions",
-        symptom="The fused call needs as much as the formula",
+        symptom="The fused call needs twice what the formula needs",
         cause="tensors of 3 dimensions: every fused kernel wants 4",
         change="`[1, B·H, N, d]`",
         before=three_dimensions,
@@ -192,7 +192,7 @@ CURES = (
     ),
     Cure(
         name="odd head dimension",
-        symptom="A mask makes the fused call as large as the formula",
+        symptom="With a mask the fused call needs twice what the formula needs",
         cause="8 does not divide d: no fused kernel takes both",
         change="pad d with zeros, and keep the scale",
         before=masked_odd_head,

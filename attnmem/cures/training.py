@@ -203,7 +203,7 @@ def accumulated(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 CURES = (
     Cure(
         name="autocast",
-        symptom="Half precision saves less than half",
+        symptom="Autocast to 16 bit saves nothing",
         cause="under autocast softmax runs in 32 bit: 6 bytes per score are kept",
         change="the fused call, under autocast too",
         before=autocast_unfused,
@@ -231,7 +231,7 @@ CURES = (
     ),
     Cure(
         name="blocks",
-        symptom="Whole models still grow by every layer",
+        symptom="A model still grows by every layer",
         cause="a block keeps its hidden states, too",
         change="`checkpoint` the block, or keep its products alone",
         before=UnfusedModel,

@@ -5,6 +5,7 @@ from itertools import accumulate
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter
 
 from attnmem.figures.style import BLUE, GREEN, ORANGE, STYLE, Picture, bytes_axis
@@ -12,6 +13,13 @@ from attnmem.prediction.trace import Trace
 
 SMALL = 1 / 40  # of the highest peak: a smaller tensor has no band of its own
 WIDE = 1 / 90  # of the time axis, which a letter takes
+PALE = "#8CCFBB"  # green, for what is small and kept
+MEANINGS = {
+    "kept for backward": GREEN,
+    "kept, many small tensors": PALE,
+    "made and thrown away": ORANGE,
+    "small, and gradients": BLUE,
+}
 
 
 @rc_context(STYLE)
@@ -19,10 +27,11 @@ def profiles(traces: Mapping[str, Trace], names: Mapping[str, str] | None = None
     """Runs one above the other on the same axes: which tensors were alive when, and how large.
 
     A band is a tensor: green if the forward pass keeps it for backward, which dO begins, else
-    orange. Blue at the bottom is everything that is small beside the highest peak, whose bytes
-    stand above each. ``names`` are other names for the labels of the traces.
+    orange. At the bottom is everything that is small beside the highest peak, in pale green what is
+    kept of it, in blue the rest. The bytes of each peak stand above it. ``names`` are other names
+    for the labels of the traces.
     """
-    figure = Picture(figsize=(8.0, 0.8 + 1.9 * len(traces)))
+    figure = Picture(figsize=(8.0, 0.8 + 1.6 * len(traces)))
     rows = figure.subplots(len(traces), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     highest = max(traced.peak_bytes for traced in traces.values())
     longest = max(len(traced.timeline) for traced in traces.values())
@@ -33,6 +42,12 @@ def profiles(traces: Mapping[str, Trace], names: Mapping[str, str] | None = None
         bytes_axis(axes)
     rows[0].set(xlim=(0, longest), ylim=(0, 1.15 * highest))
     rows[-1].set_xlabel("allocations and releases, in order")
+    rows[0].legend(
+        handles=[Patch(color=color, label=meaning) for meaning, color in MEANINGS.items()],
+        loc="upper right",
+        frameon=False,
+        fontsize=8,
+    )
     return figure
 
 
@@ -41,23 +56,27 @@ def _bands(axes: Axes, traced: Trace, highest: int, longest: int, names: Mapping
     length = len(traced.timeline)
     labels = [event.label for event in traced.timeline]
     backward = labels.index("dO") if "dO" in labels else length
-    changes = [event.bytes for event in traced.timeline]
+    kept = [life for life in traced.lifetimes if life[2] < backward < life[3] < length]
     large = [life for life in traced.lifetimes if life[1] > SMALL * highest]
-    for _, size, start, end in large:
-        changes[start] -= size
+    changes, pale = [event.bytes for event in traced.timeline], [0] * length
+    for life in {*large, *kept}:
+        _, size, start, end = life
+        into, sign = (changes, -1) if life in large else (pale, 1)
+        into[start] += sign * size
         if end < length:
-            changes[end] += size
-    below = [*accumulate(changes)]
-    axes.stairs(below, color=BLUE, fill=True)
-    for label, size, start, end in large:
+            into[end] -= sign * size
+    below, lowest = [*accumulate(changes)], [*accumulate(pale)]
+    axes.stairs(lowest, color=PALE, fill=True)
+    axes.stairs(below, baseline=lowest, color=BLUE, fill=True)
+    for life in large:
+        label, size, start, end = life
         places = range(start, end)
-        kept = start < backward < end < length
         axes.fill_between(
             [*places, end],
             [*(below[at] for at in places), below[end - 1]],
             [*(below[at] + size for at in places), below[end - 1] + size],
             step="post",
-            color=GREEN if kept else ORANGE,
+            color=GREEN if life in kept else ORANGE,
             edgecolor="white",
             linewidth=0.7 if end - start > WIDE * longest else 0,
         )
