@@ -12,8 +12,9 @@ from rich.progress import track
 from rich.table import Table
 
 from attnmem.comparison.choices import peaks
+from attnmem.measurement.cures import save_fragmentation, with_times
 from attnmem.measurement.device import provenance, resolve_device
-from attnmem.measurement.grid import corpus_grid, grid, speed_grid
+from attnmem.measurement.grid import corpus_grid, cures_grid, grid, speed_grid
 from attnmem.measurement.records import make_record
 from attnmem.prediction.choice import which_kernel
 from attnmem.prediction.trace import max_seq_len, trace
@@ -151,18 +152,25 @@ def measure_command(
     corpus: Annotated[
         bool, typer.Option("--corpus", help="The programs after public projects instead.")
     ] = False,
+    cures: Annotated[
+        bool, typer.Option("--cures", help="The cures of What to do instead.")
+    ] = False,
 ) -> None:
     """Measure the book's grid on a GPU and record it, with its provenance, as JSON."""
     found = _checked(resolve_device, device)
     name = provenance(found).device.lower().replace(" ", "-")
     output = output or Path(f"{name}.json")
-    cases = corpus_grid(found) if corpus else grid()
+    cases = cures_grid(found) if cures else corpus_grid(found) if corpus else grid()
     record = make_record(
         track(cases, description="Memory", console=console),
         found,
-        timed=() if corpus else track(speed_grid(), description="Speed", console=console),
+        timed=() if corpus or cures else track(speed_grid(), description="Speed", console=console),
     )
     record.save(output)
+    if cures:
+        record = with_times(record, found)
+        record.save(output)
+        save_fragmentation(output.with_name(f"fragmentation-{output.name}"), found)
     for failure in record.failures:
         console.print(failure, markup=False)
     console.print(

@@ -19,6 +19,7 @@ CHAPTERS = (
     "intensity",
     "roofline",
     "training",
+    "what-to-do",
     "published",
     "summary",
 )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from matplotlib.colors import to_rgba
+from matplotlib.patches import StepPatch
 from matplotlib.text import Text
 
 from attnmem import Workload, figures, standard_attention, trace
@@ -56,6 +57,7 @@ DRAW: dict[str, Callable[[], Any]] = {
     "traffic": lambda: figures.traffic(SHARES, [10**6, 10**7, 10**8], LIMITS),
     "lifetimes": lambda: figures.lifetimes(TRAINING),
     "live": lambda: figures.live({"one": TRAINING, "two": TRAINING}),
+    "profiles": lambda: figures.profiles({"one": TRAINING, "two": TRAINING}, {"P": "weights"}),
     "stacks": lambda: figures.stacks(
         {"inference": alive_at_peak(W), "less": {"q": 1000, "S": 10**7}}
     ),
@@ -317,6 +319,30 @@ def test_live_shows_each_run_and_where_its_backward_begins():
         assert stairs(axes) == [event.live for event in TRAINING.timeline]
         assert [x for x, _ in lines(axes)] == [[begins, begins]]
         assert dict(written(axes)) == {"forward": (begins, 1), "backward": (begins, 1)}
+        assert axes.get_ylabel() == "memory"
+    assert rows[0].get_ylim() == rows[1].get_ylim()
+    assert rows[-1].get_xlabel() == "allocations and releases, in order"
+
+
+def test_profiles_stack_bands_up_to_what_is_alive():
+    rows = DRAW["profiles"]().axes
+    assert [axes.get_title(loc="right") for axes in rows] == ["one", "two"]
+    alive = [event.live for event in TRAINING.timeline]
+    large = [life for life in TRAINING.lifetimes if life[1] > TRAINING.peak_bytes / 40]
+    for axes in rows:
+        bands = [band.get_paths()[0].get_extents() for band in axes.collections]
+        assert [(band.x0, band.x1) for band in bands] == [(start, end) for *_, start, end in large]
+        assert max(band.y1 for band in bands) == max(alive)
+        rest = [
+            live - sum(size for _, size, start, end in large if start <= at < end)
+            for at, live in enumerate(alive)
+        ]
+        kept, small = (patch.get_data() for patch in axes.patches if isinstance(patch, StepPatch))
+        assert [*small.values] == rest
+        assert [*small.baseline] == [*kept.values]
+        assert max(kept.values) == 3 * W.head_bytes  # Q, K and V
+        assert "weights" in dict(written(axes))
+        assert dict(written(axes))["29.9 MB"] == (alive.index(max(alive)), max(alive))
         assert axes.get_ylabel() == "memory"
     assert rows[0].get_ylim() == rows[1].get_ylim()
     assert rows[-1].get_xlabel() == "allocations and releases, in order"

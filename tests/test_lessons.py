@@ -12,7 +12,7 @@ LESSON = re.compile(r"\A(.*?)(?=^## Exercises\n|\Z)", re.M | re.S)
 
 @pytest.mark.parametrize("chapter", [*CHAPTERS, "index", "status"])
 def test_what_the_text_claims_of_its_numbers_holds(chapter):
-    claims = importlib.import_module(f"attnmem.lessons.{chapter}").claims()
+    claims = importlib.import_module(f"attnmem.lessons.{chapter.replace('-', '_')}").claims()
     assert claims
     assert [claim for claim, holds in claims.items() if not holds] == []
 

@@ -55,7 +55,7 @@ def by_exercise(cells: list[nbformat.NotebookNode]) -> dict[str, list[str]]:
         if cell.cell_type == "code":
             found.setdefault(name, [IMPORTS]).append(cell.source)
         else:
-            name = (re.findall(r"^> \*\*(\w+-\d+): ", cell.source, re.M) or [name])[-1]
+            name = (re.findall(r"^> \*\*([\w-]+-\d+): ", cell.source, re.M) or [name])[-1]
     return found
 
 

@@ -17,7 +17,8 @@ class Model:
 
     ``heads`` of queries, each of ``head_dim`` numbers, share ``kv_heads`` heads of keys and values:
     as many as of queries, or fewer with grouped-query attention (Ainslie et al. 2023).
-    ``context`` is the longest sequence that the model is published for, in tokens.
+    ``context`` is the longest sequence that the model is published for, in tokens. ``mlp_width``
+    and ``vocabulary``, of the rest of the model, are there where the book needs them.
 
     >>> model("GPT-2 medium").workload().shape
     (1, 16, 1024, 64)
@@ -30,6 +31,8 @@ class Model:
     head_dim: int
     context: int
     source: str
+    mlp_width: int | None = None
+    vocabulary: int | None = None
 
     def workload(
         self, seq_len: int | None = None, batch: int = 1, dtype: torch.dtype = torch.bfloat16

@@ -96,18 +96,20 @@ class GPT(nn.Module):
 class LlamaBlock(nn.Module):
     """Attention with grouped heads and rotated Q and K, and a gated MLP, each after an RMSNorm."""
 
-    def __init__(self, width: int, attention: str) -> None:
+    def __init__(
+        self, width: int, attention: str, head_dim: int = 64, mlp_width: int = 1408
+    ) -> None:
         super().__init__()
-        self.attention = attention
+        self.attention, self.head_dim = attention, head_dim
         self.norm1, self.norm2 = nn.RMSNorm(width, eps=1e-5), nn.RMSNorm(width, eps=1e-5)
         self.q, self.out = (nn.Linear(width, width, bias=False) for _ in range(2))
         self.k, self.v = (nn.Linear(width, width // 4, bias=False) for _ in range(2))
-        self.gate, self.up = (nn.Linear(width, 1408, bias=False) for _ in range(2))
-        self.down = nn.Linear(1408, width, bias=False)
+        self.gate, self.up = (nn.Linear(width, mlp_width, bias=False) for _ in range(2))
+        self.down = nn.Linear(mlp_width, width, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         y = self.norm1(x)
-        q, k, v = (heads(f(y), f.out_features // 64) for f in (self.q, self.k, self.v))
+        q, k, v = (heads(f(y), f.out_features // self.head_dim) for f in (self.q, self.k, self.v))
         q, k = (_rotate(z, cos, sin) for z in (q, k))
         x = x + self.out(hidden(_attend(self.attention, q, k, v, 0.0)))
         y = self.norm2(x)

@@ -12,13 +12,24 @@ from attnmem.exercises import (
     roofline,
     summary,
     training,
+    what_to_do,
 )
 from attnmem.exercises.judgement import NO_ANSWER, Judgement
 from attnmem.exercises.kinds import Exercise
 
-CHAPTERS = (attention, memory, measurement, intensity, roofline, training, published, summary)
+CHAPTERS = (
+    attention,
+    memory,
+    measurement,
+    intensity,
+    roofline,
+    training,
+    what_to_do,
+    published,
+    summary,
+)
 EXERCISES: dict[str, Exercise] = {
-    f"{chapter.__name__.rpartition('.')[2]}-{number}": exercise
+    f"{chapter.__name__.rpartition('.')[2].replace('_', '-')}-{number}": exercise
     for chapter in CHAPTERS
     for number, exercise in enumerate(chapter.EXERCISES, start=1)
 }

@@ -10,6 +10,7 @@ from attnmem.figures.memory import (
     score_matrices,
     stacks,
 )
+from attnmem.figures.profiles import profiles
 from attnmem.figures.speed import Point, Roof, intensities, roof, rooflines
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "memory_bars",
     "memory_curves",
     "peaks",
+    "profiles",
     "roof",
     "rooflines",
     "score_matrices",

@@ -1,8 +1,11 @@
 """Tables: rows of numbers, and how each column is written."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from tabulate import tabulate
+
+LINK = r"\[([^\]]+)\]\((#[\w-]+)\)"
 
 
 class Table:
@@ -10,7 +13,8 @@ class Table:
 
     ``columns``: name -> format of its numbers, as in ``format(value, ",.1f")``, or with text
     around it, as in ``"{:.2f} ms".format(value)``; ``""`` for text, and for numbers as they are.
-    ``None`` is a dash. A column with a number is aligned at the right.
+    ``None`` is a dash. A column with a number is aligned at the right. Text may have code between
+    backticks, and be a link within the page, ``[text](#label)``.
 
     >>> Table({"N": "", "share": ".0%"}, [(512, 0.5), (1024, None)])
        N    share
@@ -24,10 +28,11 @@ class Table:
         self.rows = [dict(zip(columns, row, strict=True)) for row in rows]
 
     def __repr__(self) -> str:
-        return self._text("simple")
+        return re.sub(LINK, r"\1", self._text("simple"))
 
     def _repr_html_(self) -> str:
-        return self._text("html")
+        text = re.sub(r"`([^`]+)`", r"<code>\1</code>", self._text("html"))
+        return re.sub(LINK, r'<a href="\2">\1</a>', text)
 
     def _text(self, style: str) -> str:
         numeric = {name for row in self.rows for name in row if isinstance(row[name], int | float)}

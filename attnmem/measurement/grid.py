@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from attnmem.corpus import CORPUS, WORKLOADS
+from attnmem.cures import cells
 from attnmem.programs import (
     PROGRAMS,
     Program,
@@ -87,6 +88,12 @@ def corpus_grid(device: str | torch.device) -> Iterator[Case]:
             program.__name__ = entry.name
             yield Case(program, w)
             yield Case(program, w, training=True)
+
+
+def cures_grid(device: str | torch.device) -> Iterator[Case]:
+    """Every cure before and after its change, made on ``device``."""
+    for _, program, w, training in cells(device):
+        yield Case(program, w, training)
 
 
 # (batch, heads, seq_len, head_dim)

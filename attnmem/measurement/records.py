@@ -46,6 +46,10 @@ RECORDS = tuple(sorted(DATA.glob("*.json")))
 # What the programs of the corpus needed on a GPU.
 CORPUS_RECORD = DATA / "corpus" / "nvidia-h100-80gb-hbm3.json.gz"
 
+# What each cure needed before and after its change, and what lengths that change reserved.
+CURES_RECORD = DATA / "cures" / "nvidia-h200.json"
+FRAGMENTATION = DATA / "cures" / "fragmentation-nvidia-h200.json"
+
 # The record that stands in for a GPU on a machine that has none.
 SHIPPED = DATA / "nvidia-h100-80gb-hbm3.json"
 

@@ -1,0 +1,65 @@
+"""The exercises of the chapter on what to do."""
+
+from attnmem.exercises.kinds import Choice, Exercise, Function, Number
+from attnmem.exercises.task import Task
+from attnmem.exercises.training import GRADIENTS
+
+BLOCKS, CHUNK = 32, 64
+
+EXERCISES: tuple[Exercise, ...] = (
+    Choice(
+        right={"A": "fused", "B": "math", "C": "math", "D": "math", "E": "fused"},
+        mistakes={
+            "A": "A: nothing is in the way: 16 bit, and a flag instead of a mask.",
+            "B": "B: in 32 bit no fused kernel takes groups.",
+            "C": "C: flash takes no mask, and 8 does not divide 100, which the others want.",
+            "D": "D: every fused kernel wants four dimensions.",
+            "E": "E: the efficient kernel takes 32 bit, and a mask; 4 divides 80.",
+        },
+    ),
+    Number(
+        right=7,
+        unit="B per score",
+        mistakes={
+            "that is without dropout: its mask is one byte more": 6,
+            "softmax keeps its P in 32 bit, since it runs in 32 bit under autocast": 5,
+            "dropout's result is cast for the product, which keeps the cast one: 2 bytes": 9,
+            "that is P in 32 bit alone; dropout and the product need something, too": 4,
+        },
+    ),
+    Choice(
+        right={"A": "logits", "B": "scores", "C": "fragmentation"},
+        mistakes={
+            "A": "A: B·N·vocabulary·4 bytes are 12.27 GiB.",
+            "B": "B: B·H·N²·2 bytes are 24 GiB: one S.",
+            "C": "C: little was asked for, and a hundred times as much was reserved and free.",
+        },
+    ),
+    Function(
+        right=lambda w: BLOCKS * w.head_bytes,
+        mistakes={
+            "the output of the last block is the input of none": (
+                lambda w: (BLOCKS + 1) * w.head_bytes
+            ),
+            "the input of the first block counts, too": lambda w: (BLOCKS - 1) * w.head_bytes,
+            "Q, K and V are made inside the block, and made again: its input alone is kept": (
+                lambda w: 3 * BLOCKS * w.head_bytes
+            ),
+            "no scores are kept: they are inside the checkpoint": (
+                lambda w: BLOCKS * (w.head_bytes + w.score_bytes)
+            ),
+        },
+    ),
+    Task(
+        # Q, K, V, O, dO, their gradients, and P, dP, dS and the temporary of 64 queries
+        peak=lambda w: 8 * w.head_bytes + 4 * w.score_bytes * CHUNK // w.seq_len,
+        # Each chunk reads K thrice and V twice, and adds to their gradients.
+        moved=lambda w: (
+            23 * w.score_bytes + 7 * w.head_bytes + 13 * w.head_bytes * w.seq_len // CHUNK
+        ),
+        mistakes=GRADIENTS,
+        training=True,
+        limit=1.34,  # twice as many queries are as good an answer
+        advice="a chunk of queries in a checkpoint keeps no scores",
+    ),
+)

@@ -1,0 +1,98 @@
+"""Memory over the time of a run, in bands that bear their tensors' names."""
+
+from collections.abc import Mapping
+from itertools import accumulate
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+from matplotlib.ticker import EngFormatter
+
+from attnmem.figures.style import BLUE, GREEN, ORANGE, STYLE, Picture, bytes_axis
+from attnmem.prediction.trace import Trace
+
+SMALL = 1 / 40  # of the highest peak: a smaller tensor has no band of its own
+WIDE = 1 / 90  # of the time axis, which a letter takes
+PALE = "#8CCFBB"  # green, for what is small and kept
+MEANINGS = {
+    "kept for backward": GREEN,
+    "kept, many small tensors": PALE,
+    "made and thrown away": ORANGE,
+    "small, and gradients": BLUE,
+}
+
+
+@rc_context(STYLE)
+def profiles(traces: Mapping[str, Trace], names: Mapping[str, str] | None = None) -> Picture:
+    """Runs one above the other on the same axes: which tensors were alive when, and how large.
+
+    A band is a tensor: green if the forward pass keeps it for backward, which dO begins, else
+    orange. At the bottom is everything that is small beside the highest peak, in pale green what is
+    kept of it, in blue the rest. The bytes of each peak stand above it. ``names`` are other names
+    for the labels of the traces.
+    """
+    figure = Picture(figsize=(8.0, 0.8 + 1.6 * len(traces)))
+    rows = figure.subplots(len(traces), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    highest = max(traced.peak_bytes for traced in traces.values())
+    longest = max(len(traced.timeline) for traced in traces.values())
+    for axes, (title, traced) in zip(rows, traces.items(), strict=True):
+        _bands(axes, traced, highest, longest, names or {})
+        axes.set_title(title, loc="right")
+        axes.grid(visible=False, axis="x")
+        bytes_axis(axes)
+    rows[0].set(xlim=(0, longest), ylim=(0, 1.15 * highest))
+    rows[-1].set_xlabel("allocations and releases, in order")
+    rows[0].legend(
+        handles=[Patch(color=color, label=meaning) for meaning, color in MEANINGS.items()],
+        loc="upper right",
+        frameon=False,
+        fontsize=8,
+    )
+    return figure
+
+
+def _bands(axes: Axes, traced: Trace, highest: int, longest: int, names: Mapping[str, str]) -> None:
+    """The bands of one run, from the bottom up in the order in which the tensors were made."""
+    length = len(traced.timeline)
+    labels = [event.label for event in traced.timeline]
+    backward = labels.index("dO") if "dO" in labels else length
+    kept = [life for life in traced.lifetimes if life[2] < backward < life[3] < length]
+    large = [life for life in traced.lifetimes if life[1] > SMALL * highest]
+    changes, pale = [event.bytes for event in traced.timeline], [0] * length
+    for life in {*large, *kept}:
+        _, size, start, end = life
+        into, sign = (changes, -1) if life in large else (pale, 1)
+        into[start] += sign * size
+        if end < length:
+            into[end] -= sign * size
+    below, lowest = [*accumulate(changes)], [*accumulate(pale)]
+    axes.stairs(lowest, color=PALE, fill=True)
+    axes.stairs(below, baseline=lowest, color=BLUE, fill=True)
+    for life in large:
+        label, size, start, end = life
+        places = range(start, end)
+        axes.fill_between(
+            [*places, end],
+            [*(below[at] for at in places), below[end - 1]],
+            [*(below[at] + size for at in places), below[end - 1] + size],
+            step="post",
+            color=GREEN if life in kept else ORANGE,
+            edgecolor="white",
+            linewidth=0.7 if end - start > WIDE * longest else 0,
+        )
+        name = names.get(label, label)
+        if len(name) * WIDE * longest < end - start and size > 0.06 * highest:
+            middle = (start + end) // 2
+            spot = middle, below[middle] + size / 2
+            axes.annotate(name, spot, ha="center", va="center", color="white", fontsize=9)
+        for at in places:
+            below[at] += size
+    moment = [event.live for event in traced.timeline].index(traced.peak_bytes)
+    axes.annotate(
+        EngFormatter(unit="B", places=1)(traced.peak_bytes),
+        (moment, traced.peak_bytes),
+        (0, 2),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+    )

@@ -1,0 +1,189 @@
+"""What to do: the cures, a ledger of a whole model, fragmentation and times."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from attnmem import figures
+from attnmem.cures import CURES, cells
+from attnmem.cures.compiled import Compiled
+from attnmem.cures.training import LAYERS
+from attnmem.figures.style import Picture
+from attnmem.lessons.shared import made, total
+from attnmem.lessons.what_to_do import cures, ledger, speed
+from attnmem.lessons.what_to_do.cures import Found, found, shown
+
+#: Programs of the cure "blocks" -> what the figure calls them.
+PROFILES = {
+    "UnfusedModel": "as it stands",
+    "AttentionCheckpointed": "attention in a checkpoint",
+    "Model": "fused attention",
+    "SelectivelyCheckpointed": "fused; products kept, the rest again",
+    "FusedBlocksCheckpointed": "fused; each block in a checkpoint",
+}
+
+
+def _run(cure: str, name: str, training: bool = True, which: int = 0) -> Found:
+    """A program of a cure, on the first of its workloads or another."""
+    (version,) = (v for v in CURES[cure].versions if v.__name__ == name)
+    return found(version, CURES[cure].workloads[which], training)
+
+
+#: The same for the other two figures, and what they call tensors.
+NAMED = {
+    "three_names": "every step has a name",
+    "no_names": "none has",
+    "in_place": "in place",
+}
+LOSSES = {"WholeLogits": "all tokens at once", "ChunkedLogits": "512 tokens at a time"}
+TENSORS = {
+    "bmm": "products",
+    "S": "scores",
+    "P": "weights",
+    "mm": "logits",
+    "to_copy": "in 32 bit",
+    "log_softmax": "log-softmax",
+    "nll_loss_backward": "its gradient",
+}
+
+
+def _profiles(cure: str, names: Mapping[str, str], training: bool = True) -> Picture:
+    """The profiles of some programs of a cure, by what the figure calls them."""
+    runs = {words: _run(cure, name, training).predicted for name, words in names.items()}
+    return figures.profiles({words: t for words, t in runs.items() if t}, TENSORS)
+
+
+def numbers() -> dict[str, Any]:
+    """What the text looks up."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        runs = list(cells())
+    w = CURES["blocks"].workloads[0]
+    before, after = _run("blocks", "UnfusedModel"), _run("blocks", "FusedBlocksCheckpointed")
+    split, plain = _run("split heads", "split_unfused"), _run("fused kernel", "unfused")
+    rows, long = ledger.ledger(), ledger.W
+    state = sum(rows[name][0] for name in ("weights", "gradients", "optimizer"))
+    logits = CURES["loss"].workloads[0]
+    return speed.numbers() | {
+        "profiles": _profiles("blocks", PROFILES),
+        "profiles_names": _profiles("names", NAMED, training=False),
+        "profiles_loss": _profiles("loss", LOSSES),
+        "made": made(cures.record()),
+        "provenance": str(cures.record().provenance),
+        "runs": len(runs),
+        "followed": sum(not isinstance(cell.program, Compiled) for cell in runs),
+        "layers": LAYERS,
+        "before_mb": before.recorded.peak_bytes / 1e6,
+        "after_mb": after.recorded.peak_bytes / 1e6,
+        "cards": before.recorded.peak_bytes / after.recorded.peak_bytes,
+        "s_mb": w.score_bytes / 1e6,
+        "x_mb": w.head_bytes / 1e6,
+        "pairs_mb": w.seq_len**2 / 1e6,
+        "copies_mb": (split.recorded.saved_bytes - plain.recorded.saved_bytes) / 1e6,
+        "kept_autocast": _kept_per_score("autocast", "autocast_unfused"),
+        "kept_plain": _kept_per_score("fused kernel", "unfused"),
+        "compiled": _run("compile", "Compiled", training=False).recorded.peak_bytes,
+        "tokens": logits.batch * logits.seq_len,
+        "logits_mb": logits.batch * logits.seq_len * 50_257 * 4 / 1e6,
+        "loss_mb": _run("loss", "WholeLogits").recorded.peak_bytes / 1e6,
+        "chunked_mb": _run("loss", "ChunkedLogits").recorded.peak_bytes / 1e6,
+        "llama_n": long.seq_len,
+        "llama_float_gb": long.score_bytes / 1e9,
+        "llama_bool_mb": long.seq_len**2 / 1e6,
+        "llama_logits_gb": long.seq_len * ledger.VOCABULARY * 4 / 1e9,
+        "llama_loss_gb": ledger.loss().peak_bytes / 1e9,
+        "llama_parameters": ledger.parameters() / 1e9,
+        "llama_state_gb": state / 1e9,
+        "llama_attention_gb": rows["kept by attention"][0] / 1e9,
+        "llama_fused_gb": rows["kept by attention"][1] / 1e9,
+        "llama_rest_gb": rows["kept by the rest"][1] / 1e9,
+        "llama_again_gb": rows["kept by the rest"][2] / 1e9,
+    }
+
+
+def _kept_per_score(cure: str, name: str) -> float:
+    """Bytes kept for each score, without copies of Q, K and V in another dtype."""
+    w = CURES[cure].workloads[0]
+    casts = 3 * w.head_elements * 2 if cure == "autocast" else 0
+    return (_run(cure, name).recorded.saved_bytes - casts) / w.score_elements
+
+
+def claims() -> dict[str, bool]:
+    """What the text says of its numbers."""
+    return speed.claims() | _claims_on_memory() | _claims_on_kernels()
+
+
+def _claims_on_memory() -> dict[str, bool]:
+    blocks = {name: _run("blocks", name).recorded for name in PROFILES}
+    split, plain = (
+        [_run(cure, name, which=which).recorded for which in (0, 1)]
+        for cure, name in (("split heads", "split_unfused"), ("fused kernel", "unfused"))
+    )
+    w = CURES["compile"].workloads[0]
+    again = _run("checkpoint", "layers_checkpointed").recorded
+    away = _run("checkpoint", "layers_offloaded").recorded
+    auto = CURES["autocast"]
+    chunked = _run("loss", "ChunkedLogits").recorded
+    return {
+        "every recorded peak that the page shows is the predicted one": all(
+            run.equal for cure in CURES.values() for run in shown(cure) if run.predicted
+        ),
+        "each of the profiles is lower than the one before": (
+            sorted(blocks, key=lambda name: -blocks[name].peak_bytes) == list(PROFILES)
+        ),
+        "an open block's checkpoint leaves one block to work, with 4 tensors of N×N": (
+            _run("blocks", "BlocksCheckpointed").recorded.peak_bytes
+            > 4 * CURES["blocks"].workloads[0].score_bytes
+        ),
+        "for two sequences Q, K and V are kept as copies, for one they are not": [
+            a.saved_bytes - b.saved_bytes for a, b in zip(split, plain, strict=True)
+        ]
+        == [3 * w.head_bytes, 0],
+        "and the peak is 2X higher": (
+            split[0].peak_bytes - plain[0].peak_bytes == 2 * w.head_bytes
+        ),
+        "autocast peaks where 32 bit does": (
+            shown(auto)[0].recorded.peak_bytes == total(auto.workloads[0], 4, 6)
+        ),
+        "autocast keeps 6 bytes, 16 bit 2": [
+            _kept_per_score("autocast", "autocast_unfused"),
+            _kept_per_score("fused kernel", "unfused"),
+        ]
+        == [6, 2],
+        "offloading saves two X more than a checkpoint": (
+            again.peak_bytes - away.peak_bytes == 2 * w.head_bytes
+        ),
+        "compiled runs take the bytes of the fused call": all(
+            _run("compile", "Compiled", mode, which).recorded.peak_bytes
+            == _run("fused kernel", "fused", mode, which).recorded.peak_bytes
+            for mode in (False, True)
+            for which in (0, 1)
+        ),
+        "the loss peaks at three times its logits in 32 bit": (
+            numbers()["loss_mb"] // numbers()["logits_mb"] == 3
+        ),
+        "in chunks the largest tensors are those of 512 tokens": (chunked.peak_bytes < 512 * 1e6),
+        "the state of Llama 3 8B alone is more than an H100 has": (
+            numbers()["llama_state_gb"] > 80 * 2**30 / 1e9
+        ),
+    }
+
+
+def _claims_on_kernels() -> dict[str, bool]:
+    kernels = {words: cures.kernels_of(call) for words, call in cures.calls().items()}
+    lost = {words for words, taken in kernels.items() if "math" in taken}
+    odd, plain = _run("dimensions", "three_dimensions"), _run("fused kernel", "unfused")
+    return {
+        "five of the calls lose the fused kernels, on both cards": lost
+        == {
+            "32 bit, grouped heads",
+            "64 bit",
+            "a mask, $d = 60$",
+            "$d = 320$, grouped heads",
+            "3 dimensions",
+        }
+        and all(kernels[words] == ("math", "math") for words in lost),
+        "the unfused kernel needs nearly twice what the formula needs": (
+            1.9 < odd.recorded.peak_bytes / plain.recorded.peak_bytes < 2
+        ),
+    }
