@@ -54,7 +54,7 @@ def tiled_attention(
 
 
 class _Tiled(torch.autograd.Function):
-    """Forward and backward on ``[heads, N, d]``: rows of a block of queries are merged over keys."""
+    """Forward and backward on ``[heads, N, d]``: a block of queries, merged over its keys."""
 
     @staticmethod
     def forward(ctx: Any, q: Any, k: Any, v: Any, block: Any, causal: bool, scale: float) -> Any:
@@ -62,7 +62,8 @@ class _Tiled(torch.autograd.Function):
         o = v.new_empty(*q.shape[:-1], v.shape[-1])
         lse = q.new_empty(*q.shape[:-1], 1, dtype=_wide(q))  # log Σ exp(s) of each row
         for i in _cut(q, block[0]):
-            q_i, rows = q[:, i].to(lse.dtype), None
+            q_i = q[:, i].to(lse.dtype)
+            rows: Any = None
             for j in _cut(k, block[1]):
                 if causal and j.start >= i.stop:
                     break  # these keys are in the future of all these queries

@@ -1,7 +1,7 @@
 """Attention as one kernel for GPUs, in Triton: a tile of S lives in registers and dies there.
 
-How to read a kernel. ``forward`` below is what *one program* does; the GPU runs one for each block of
-queries of each head, as many at a time as it has room for. Each value is a whole block, held in
+How to read a kernel. ``forward`` below is what *one program* does; the GPU runs one for each block
+of queries of each head, as many at a time as it has room for. Each value is a whole block, held in
 the registers and the shared memory of one multiprocessor: only ``tl.load`` and ``tl.store`` touch
 the GPU's memory. So the bytes that a kernel moves can be read off its loads. Names in capitals are
 constants, known when the kernel is compiled: the compiler needs the shapes of blocks.
@@ -21,17 +21,16 @@ import torch
 from attnmem.programs import _check_inputs
 from attnmem.workload import ceil_div
 
+triton: Any = None
+tl: Any = None
 if importlib.util.find_spec("triton"):
     import triton
     import triton.language as tl
 
-    jit = triton.jit
-else:
-    tl: Any = None
 
-    def jit(function: Any) -> Any:
-        """Leave the function as it is: without Triton, nothing compiles it."""
-        return function
+def jit(function: Any) -> Any:
+    """Have Triton compile a function when it is first started; without Triton, leave it."""
+    return triton.jit(function) if triton else function
 
 
 #: Measured block sizes: (head_dim, causal) -> queries, keys, warps, stages; see the record.
@@ -82,8 +81,8 @@ def forward(
     k_at = K + head * m * D + keys[None, :] * D + dims[:, None]  # this way round, it is Kᵀ
     v_at = V + head * m * D + keys[:, None] * D + dims[None, :]
     for start in tl.range(0, whole, BLOCK_K):
-        # Each block of K and V is loaded once for each block of queries. While one is multiplied, the
-        # next ones are on their way: that is what the stages are.
+        # Each block of K and V is loaded once for each block of queries. While one is multiplied,
+        # the next ones are on their way: that is what the stages are.
         k = tl.load(k_at + start * D, mask=dims[:, None] < D, other=0.0)
         s = tl.dot(q, k, input_precision=PRECISION) * log2_scale
         maximum, total, output, p = absorb(maximum, total, output, s)
@@ -106,7 +105,9 @@ def forward(
     o_at = O + head * n * D + rows[:, None] * D + dims[None, :]
     o = (output / total[:, None]).to(O.dtype.element_ty)
     tl.store(o_at, o, mask=(rows[:, None] < n) & (dims[None, :] < D))
-    lse = (maximum + tl.log2(total)) / 1.4426950408889634  # log₂e: from powers of two to powers of e
+    lse = (
+        maximum + tl.log2(total)
+    ) / 1.4426950408889634  # log₂e: from powers of two to powers of e
     tl.store(LSE + head * n + rows, lse, mask=rows < n)
 
 
@@ -219,8 +220,9 @@ def triton_attention(
     """Attention, O = softmax(Q·Kᵀ·scale)·V, by the kernels of this module.
 
     It takes what :func:`attnmem.tiles.tiled_attention` takes, in 16 or 32 bit and with d_v = d.
-    ``block`` is what a program of ``forward`` works on and with: (queries, keys, warps, stages), powers of two
-    of at least 16; by default what was fastest where it was measured (:data:`BLOCKS`).
+    ``block`` is what a program of ``forward`` works on and with: (queries, keys, warps, stages),
+    the first two powers of two from 16 on; by default what was fastest where it was measured
+    (:data:`BLOCKS`).
 
     Raises what :func:`attnmem.standard_attention` raises, ``ImportError`` without Triton, and
     ``ValueError`` for another head dimension of v, for 64 bit, and for no key at all.

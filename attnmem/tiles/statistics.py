@@ -25,7 +25,7 @@ class Rows(NamedTuple):
 
 
 def attend(s: torch.Tensor, v: torch.Tensor) -> Rows:
-    """The rows of one block of scores ``s``, ``[..., n, b]``, over its values ``v``, ``[..., b, d_v]``.
+    """The rows of one block: scores ``s``, ``[..., n, b]``, and values ``v``, ``[..., b, d_v]``.
 
     Both are in the dtype that is computed in; scores may be −∞. The memory of ``s`` is used again.
 
