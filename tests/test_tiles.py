@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -102,7 +103,8 @@ def test_sixteen_bits_are_rounded_at_the_end_only(dtype):
 
 def test_wrong_arguments_are_named():
     q = torch.ones(2, 3, 4)
-    for block in ((0, 1), (1,), (1, -1)):
+    wrong: tuple[Any, ...] = ((0, 1), (1,), (1, -1))
+    for block in wrong:
         with pytest.raises(ValueError, match="block must be"):
             tiled_attention(q, q, q, block=block)
     with pytest.raises(ValueError, match="at least one key"):
@@ -122,7 +124,7 @@ blocks = st.integers(15, 90)  # at most 6 × 6 tiles: each takes milliseconds
     n=sizes,
     d=st.integers(1, 40),
     block=st.tuples(st.none() | blocks, st.none() | blocks),
-    dtype=st.sampled_from(["float16", "bfloat16", "float32", "float64"]),
+    dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
     training=st.booleans(),
 )
 def test_the_formula_is_the_trace_s_peak(b, h, n, d, block, dtype, training):
@@ -134,7 +136,7 @@ def test_the_formula_is_the_trace_s_peak(b, h, n, d, block, dtype, training):
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("block", [(64, 64), (64, None), (None, 64), (48, 100)])
 def test_the_trace_is_the_allocator_s_peak(block, training):
-    w = Workload(batch=2, heads=3, seq_len=333, head_dim=32, dtype="float32")
+    w = Workload(batch=2, heads=3, seq_len=333, head_dim=32, dtype=torch.float32)
     for causal in (False, True):
         program = functools.partial(tiled_attention, block=block, causal=causal)
         found = measure(program, w, training, "cpu")
@@ -142,7 +144,7 @@ def test_the_trace_is_the_allocator_s_peak(block, training):
 
 
 def test_traffic_with_a_mask_is_what_the_loop_reads():
-    w = Workload(batch=1, heads=2, seq_len=100, head_dim=8, dtype="float16")
+    w = Workload(batch=1, heads=2, seq_len=100, head_dim=8, dtype=torch.float16)
     loads = sum(min(16 * -(-min(i + 32, 100) // 16), 100) for i in range(0, 100, 32))
     expected = 2 * w.head_bytes + 2 * 2 * loads * 8 * 2 + 4 * 2 * 100
     assert costs.traffic(w, 32, causal=True, keys=16) == expected

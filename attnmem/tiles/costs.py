@@ -13,8 +13,8 @@ def peak_bytes(w: Workload, block: Block, *, training: bool = False) -> int:
     """The peak of a run of ``tiled_attention`` on CUDA, in bytes, inputs included; no causal mask.
 
     4X and one number a row, and some tiles; when training 8X (10X in 16 bit: dQ is added up in 32,
-    and cast at the end) and two numbers a row, and two tiles. What is added to X and L does not grow with N,
-    unless ``block`` says all.
+    and cast at the end) and two numbers a row, and two tiles. What is added to X and L does not
+    grow with N, unless ``block`` says all.
 
     >>> w = Workload(batch=1, heads=12, seq_len=131072, head_dim=64, dtype="float16")
     >>> f"{peak_bytes(w, (128, 128)) / w.head_bytes:.3f} X"

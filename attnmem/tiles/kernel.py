@@ -12,6 +12,7 @@ environment runs kernels on a CPU, slowly.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
 from typing import Any
@@ -21,11 +22,11 @@ import torch
 from attnmem.programs import _check_inputs
 from attnmem.workload import ceil_div
 
-triton: Any = None
-tl: Any = None
 if importlib.util.find_spec("triton"):
-    import triton
-    import triton.language as tl
+    triton: Any = importlib.import_module("triton")
+    tl: Any = importlib.import_module("triton.language")
+else:
+    triton = tl = None
 
 
 def jit(function: Any) -> Any:
