@@ -1,10 +1,12 @@
 """What a run does, in order: its events in memory, and its steps. Predicted or measured."""
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
+from unittest import mock
 
 import torch
 
@@ -16,7 +18,7 @@ SOFTMAX_OPS = 5
 SOFTMAX_BACKWARD_OPS = 4
 
 
-Stage = Literal["inputs", "forward", "backward"]
+Stage = Literal["inputs", "forward", "backward", "update"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Step:
     two kernels, and counts what they pass on. ``matrix`` tells whether matrix products do the
     arithmetic, ``dtype`` what is written, ``special`` how many exponentials, sines and the like
     an unfused step has. ``stage`` is ``"backward"`` where autograd's backward pass takes the step,
-    ``"inputs"`` where the run makes Q, K, V or dO, else ``"forward"``.
+    ``"inputs"`` where the run makes Q, K, V or dO, ``"update"`` where an optimizer does, else
+    ``"forward"``.
 
     >>> import torch
     >>> scaling = Step("scale", 2**20, 2**21, 2**21, matrix=False, dtype=torch.float16)
@@ -108,3 +111,20 @@ def stage_after(ended: str) -> Stage:
     if in_backward():
         return "backward"
     return "forward" if ended == "inputs" else "inputs"
+
+
+@contextlib.contextmanager
+def before_backward(act: Callable[[], None]) -> Iterator[None]:
+    """Call ``act`` before each backward pass that starts inside, but for one within another."""
+    engine = torch.autograd.graph._engine_run_backward
+
+    def run_backward(*args: Any, **options: Any) -> Any:
+        if not in_backward():
+            act()
+        return engine(*args, **options)
+
+    with (
+        mock.patch.object(torch.autograd, "_engine_run_backward", run_backward),
+        mock.patch.object(torch.autograd.graph, "_engine_run_backward", run_backward),
+    ):
+        yield

@@ -181,16 +181,17 @@ def stacks(peaks: Mapping[str, Mapping[str, int]]) -> Picture:
 def lifetimes(traced: Trace) -> Picture:
     """Who is alive when: a bar for each tensor of a trace, and above it the bytes alive.
 
-    Orange tensors are at least as large as S.
+    Orange tensors are at least as large as S; of a call, as half of the peak.
     """
     figure = Picture(figsize=(8.0, 1.6 + 0.27 * sum(e.bytes > 0 for e in traced.timeline)))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.2))
     live = [event.live for event in traced.timeline]
+    large = traced.workload.score_bytes if traced.workload else traced.peak_bytes / 2
     moment = live.index(traced.peak_bytes)
     above.stairs(live, color=GREY, fill=True, alpha=0.35)
     above.annotate("peak", (moment + 0.5, traced.peak_bytes), ha="center", va="bottom")
     for row, (label, size, start, end) in enumerate(traced.lifetimes):
-        colour = ORANGE if size >= traced.workload.score_bytes else BLUE
+        colour = ORANGE if size >= large else BLUE
         below.barh(row, end - start, left=start, color=colour, height=0.7)
         below.annotate(label, (end, row), (4, 0), textcoords="offset points", va="center")
     for axes in (above, below):

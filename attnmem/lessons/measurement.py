@@ -8,7 +8,7 @@ import torch
 
 from attnmem.catalog import model
 from attnmem.formulas import peak_bytes
-from attnmem.lessons.shared import SHORT, measured, same_events, total
+from attnmem.lessons.shared import SHORT, known, measured, same_events, total
 from attnmem.lessons.table import Table
 from attnmem.measurement import records
 from attnmem.measurement.device import provenance
@@ -89,9 +89,10 @@ def table_of_cold_peaks(traces: Sequence[Trace], cold_peaks: Sequence[int]) -> T
     """Peaks warm and cold, in bytes and, without the inputs and O, in units of S."""
     rows = []
     for t, cold in zip(traces, cold_peaks, strict=True):
-        s, x = t.workload.score_bytes, t.workload.head_bytes
+        w = known(t.workload)
+        s, x = w.score_bytes, w.head_bytes
         in_scores = [(peak - 4 * x) / s for peak in (t.peak_bytes, cold)]
-        rows.append((t.workload.seq_len, t.peak_bytes, cold, s, *in_scores))
+        rows.append((w.seq_len, t.peak_bytes, cold, s, *in_scores))
     return Table(
         {"N": "", "peak (B)": ",", "cold peak (B)": ",", "one S (B)": ","}
         | {"(peak − 4X) / S": ".2f", "(cold peak − 4X) / S": ".2f"},

@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from attnmem.measurement.device import Provenance, provenance, resolve_device
 from attnmem.programs import Program, run
-from attnmem.timeline import Event, events
+from attnmem.timeline import Event, before_backward, events
 from attnmem.workload import Workload
 
 if sys.platform == "linux":
@@ -26,20 +26,40 @@ if sys.platform == "linux":
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
+class MeasuredCall:
+    """What the allocator of a device reported for one call.
+
+    ``peak_bytes``: the largest sum of the sizes of the tensors alive at one moment, beyond what
+    was there before. ``peak_allocated_bytes``: the same in the allocator's blocks, which may be
+    larger. ``peak_reserved_bytes``: what the allocator took from the driver to make them. Both
+    start from an empty cache. ``saved_bytes``: alive where the last backward pass begins.
+    ``workspace_bytes``: what libraries keep for themselves, in no other number here.
+    ``parameter_bytes``: the tensors on the device before, in no other number either; ``None`` on a
+    CPU, whose memory is not asked, and in older records. ``timeline``: the allocator's own list
+    of allocations and releases, in order; it knows no labels. ``segments``: the rank of the
+    address of each segment that the allocator took from the driver, in order. With
+    ``out_of_memory`` the call did not end, and all this is what came before.
+    """
+
+    peak_bytes: int
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    saved_bytes: int
+    workspace_bytes: int
+    parameter_bytes: int | None = None
+    out_of_memory: bool
+    timeline: tuple[Event, ...]
+    segments: tuple[int, ...]
+    provenance: Provenance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(MeasuredCall):
     """What the allocator of a device reported for one run of a program.
 
-    ``warm_up``: whether a first run went before it, uncounted. ``input_bytes``: Q, K and V.
-    ``peak_bytes``: the largest sum of the sizes of the tensors alive at one moment, inputs
-    included. ``peak_allocated_bytes``: the same in the allocator's blocks, which may be larger.
-    ``peak_reserved_bytes``: what the allocator took from the driver to make them. Both start
-    from an empty cache. ``saved_bytes``: alive between forward and backward, beyond Q, K, V and
-    O. ``workspace_bytes``: what libraries keep for themselves from the first call on, in no
-    other number here; without ``warm_up`` 0, and they are in the peaks. ``timeline``: the
-    allocator's own list of allocations and releases, in order; it knows no labels.
-    ``segments``: the rank of the address of each segment that the allocator took from the
-    driver, in order. With ``out_of_memory`` the run did not end, and all this is what came
-    before.
+    ``warm_up``: whether a first run went before it, uncounted; without one, workspaces are in the
+    peaks. ``input_bytes``: Q, K and V; they are in the peaks. ``saved_bytes``: alive between
+    forward and backward, beyond Q, K, V and O.
     """
 
     program: str
@@ -47,15 +67,6 @@ class Measurement:
     training: bool
     warm_up: bool
     input_bytes: int
-    peak_bytes: int
-    peak_allocated_bytes: int
-    peak_reserved_bytes: int
-    saved_bytes: int
-    workspace_bytes: int
-    out_of_memory: bool
-    timeline: tuple[Event, ...]
-    segments: tuple[int, ...]
-    provenance: Provenance
 
 
 def measure(
@@ -85,49 +96,93 @@ def measure(
     (True, True)
     """
     device = resolve_device(device)
-    observe = _observe_cuda if device.type == "cuda" else _observe_cpu
-    observed = observe(
-        lambda: run(program, w, training=training, device=device), device, training, warm_up
-    )
-    live = observed.live
+
+    def act(at_stage: AtStage) -> None:
+        for stage, own in run(program, w, training=training, device=device):
+            at_stage(stage, own)
+
+    call, live = _observe(act, device, training, act if warm_up else None)
     return Measurement(
         program=getattr(program, "__name__", repr(program)),
         workload=w,
         training=training,
         warm_up=warm_up,
         input_bytes=live["inputs"][0] if "inputs" in live else 0,
+        **vars(call),
+    )
+
+
+def measure_call(
+    step: Callable[[], object], device: str | torch.device | None = None
+) -> MeasuredCall:
+    """Call ``step()`` once and report what it does to the memory of ``device``.
+
+    What :func:`attnmem.trace_call` predicts: a training step, say, whose model is baseline where
+    it was there before. ``device`` is that of :func:`measure`. ``step`` does not warm up, because
+    it may change what its next call does; but the workspaces of cuBLAS are there before it.
+
+    Out of memory is a result. Raises ``ValueError`` as :func:`measure` does, and whatever else
+    ``step`` raises.
+
+    >>> x = torch.ones(256, 256)
+    >>> measure_call(lambda: (x * 2).sum(), "cpu").peak_bytes == 4 * (256 * 256 + 1)
+    True
+    """
+
+    def act(at_stage: AtStage) -> None:
+        with before_backward(lambda: at_stage("forward", 0)):
+            step()
+
+    device = resolve_device(device)
+    return _observe(act, device, training=True, before=lambda _: _use_linear(device))[0]
+
+
+AtStage = Callable[[str, int], None]  # told a stage that ends, and the bytes of the run's tensors
+Act = Callable[[AtStage], None]
+
+
+Live = dict[str, tuple[int, int]]  # stage -> (bytes alive at its end, of these Q, K, V and O)
+
+
+def _observe(
+    act: Act, device: torch.device, training: bool, before: Act | None
+) -> tuple[MeasuredCall, Live]:
+    """What ``act`` does, after workspaces are there and ``before`` has run; or after nothing."""
+    observe = _observe_cuda if device.type == "cuda" else _observe_cpu
+    observed = observe(act, device, training, before)
+    live = observed.live
+    call = MeasuredCall(
         peak_bytes=observed.peak,
         peak_allocated_bytes=observed.peak_allocated,
         peak_reserved_bytes=observed.peak_reserved,
         saved_bytes=live["forward"][0] - live["forward"][1] if "forward" in live else 0,
         workspace_bytes=observed.workspace,
+        parameter_bytes=observed.parameters,
         out_of_memory=observed.out_of_memory,
         timeline=events(observed.sizes),
         segments=tuple(sorted(observed.segments).index(address) for address in observed.segments),
         provenance=provenance(device),
     )
-
-
-Run = Callable[[], Iterator[tuple[str, int]]]
+    return call, live
 
 
 @dataclass
 class _Observed:
-    live: dict[str, tuple[int, int]]  # stage -> (bytes alive at its end, of these Q, K, V and O)
+    live: Live
     peak: int
     peak_allocated: int
     peak_reserved: int
     workspace: int
+    parameters: int | None
     out_of_memory: bool
     sizes: list[int]  # of every allocation (> 0) and release (< 0), in order
     segments: list[int]  # the address of every segment, in order
 
 
-def _finish(stages: Iterator[tuple[str, int]], at_stage: Callable[[str, int], None]) -> bool:
+def _finish(act: Act, at_stage: AtStage) -> bool:
     """Drive a run to its end; False when the device ran out of memory on the way."""
     try:
-        for stage, own in stages:
-            at_stage(stage, own)
+        act(at_stage)
     except (torch.OutOfMemoryError, MemoryError):
         return False
     except RuntimeError as error:  # these two have no exception of their own
@@ -137,7 +192,7 @@ def _finish(stages: Iterator[tuple[str, int]], at_stage: Callable[[str, int], No
     return True
 
 
-def _observe_cuda(start: Run, device: torch.device, training: bool, warm_up: bool) -> _Observed:
+def _observe_cuda(act: Act, device: torch.device, training: bool, before: Act | None) -> _Observed:
     if torch.cuda.get_allocator_backend() != "native":
         raise ValueError(
             "device memory must come from PyTorch's own allocator, whose statistics are read; got "
@@ -150,13 +205,13 @@ def _observe_cuda(start: Run, device: torch.device, training: bool, warm_up: boo
         # product allocates and keeps for ever, so that the warm-up shows their size.
         torch._C._cuda_clearCublasWorkspaces()
         _release()
-        before = torch.cuda.memory_allocated()
+        already = torch.cuda.memory_stats()
         with warnings.catch_warnings():
             # Autograd's thread has no CUDA context yet at its first matrix product, and gets one.
             warnings.filterwarnings("ignore", "Attempting to run cuBLAS")
-            if warm_up:
+            if before:
                 _allocate_workspaces(device, training)
-                _finish(start(), lambda stage, own: None)
+                _finish(before, lambda stage, own: None)
         _release()
         base = torch.cuda.memory_stats()
         torch.cuda.reset_peak_memory_stats()
@@ -167,7 +222,7 @@ def _observe_cuda(start: Run, device: torch.device, training: bool, warm_up: boo
             live[stage] = now - base["requested_bytes.all.current"], own
 
         with _history() as (sizes, segments):
-            finished = _finish(start(), at_stage)
+            finished = _finish(act, at_stage)
         stats = torch.cuda.memory_stats()
         _release()
     return _Observed(
@@ -175,7 +230,8 @@ def _observe_cuda(start: Run, device: torch.device, training: bool, warm_up: boo
         peak=stats["requested_bytes.all.peak"] - base["requested_bytes.all.current"],
         peak_allocated=stats["allocated_bytes.all.peak"] - base["allocated_bytes.all.current"],
         peak_reserved=stats["reserved_bytes.all.peak"] - base["reserved_bytes.all.current"],
-        workspace=base["allocated_bytes.all.current"] - before,
+        workspace=base["allocated_bytes.all.current"] - already["allocated_bytes.all.current"],
+        parameters=already["requested_bytes.all.current"],
         out_of_memory=not finished,
         sizes=sizes,
         segments=segments,
@@ -194,6 +250,14 @@ def _allocate_workspaces(device: torch.device, training: bool) -> None:
         product.sum().backward()  # type: ignore[no-untyped-call]
     del x, product
     _release()
+
+
+def _use_linear(device: torch.device) -> None:
+    """Have cuBLASLt's workspaces allocated, for products with a bias: one for each thread."""
+    layer = torch.nn.Linear(16, 16, device=device)
+    product = layer(torch.ones(16, 16, device=device))
+    product.register_hook(layer.forward)
+    product.sum().backward()
 
 
 @contextlib.contextmanager
@@ -222,7 +286,7 @@ def _release() -> None:
     torch.cuda.empty_cache()
 
 
-def _observe_cpu(start: Run, device: torch.device, training: bool, warm_up: bool) -> _Observed:
+def _observe_cpu(act: Act, device: torch.device, training: bool, before: Act | None) -> _Observed:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler greets on stderr
     owned = {}
 
@@ -232,13 +296,13 @@ def _observe_cpu(start: Run, device: torch.device, training: bool, warm_up: bool
             pass
 
     with _bounded_by_free_memory():
-        if warm_up:
-            _finish(start(), at_stage)
+        if before:
+            _finish(before, at_stage)
         gc.collect()  # what is freed inside the profile must have been allocated there
         with profile(
             activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
         ) as profiler:
-            finished = _finish(start(), at_stage)
+            finished = _finish(act, at_stage)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "trace.json")
         profiler.export_chrome_trace(str(path))
@@ -252,7 +316,7 @@ def _observe_cpu(start: Run, device: torch.device, training: bool, warm_up: bool
             stage = event["name"].removeprefix("attnmem ")
             live[stage] = sum(sizes), owned[stage]
     peak = max(itertools.accumulate(sizes), default=0)
-    return _Observed(live, peak, peak, peak, 0, not finished, sizes, segments=[])
+    return _Observed(live, peak, peak, peak, 0, None, not finished, sizes, segments=[])
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from cattrs.gen import make_dict_unstructure_fn, override
 
 from attnmem.measurement.device import Provenance, provenance, resolve_device
 from attnmem.measurement.grid import Case
-from attnmem.measurement.memory import Measurement, measure
+from attnmem.measurement.memory import MeasuredCall, Measurement, measure
 from attnmem.measurement.timing import Time, TimedStep, ceilings, time_program, time_steps
 from attnmem.measurement.traffic import Traffic, count_traffic
 from attnmem.programs import PROGRAMS, Program
@@ -132,15 +132,17 @@ JSON = Converter(detailed_validation=False, forbid_extra_keys=True)
 JSON.register_unstructure_hook(torch.dtype, dtype_name)
 JSON.register_structure_hook(torch.dtype, lambda name, _: getattr(torch, name))
 JSON.register_structure_hook_func(lambda kind: kind == tuple[Event, ...], _events)
-JSON.register_unstructure_hook(
-    Measurement,
-    make_dict_unstructure_fn(
-        Measurement,
-        JSON,
-        timeline=override(unstruct_hook=lambda timeline: [event.bytes for event in timeline]),
-        provenance=override(omit=True),  # that of the record
-    ),
-)
+for _kind in (MeasuredCall, Measurement):
+    JSON.register_unstructure_hook(
+        _kind,
+        make_dict_unstructure_fn(
+            _kind,
+            JSON,
+            timeline=override(unstruct_hook=lambda timeline: [event.bytes for event in timeline]),
+            parameter_bytes=override(omit_if_default=True),  # as in older records
+            provenance=override(omit=True),  # that of the record
+        ),
+    )
 
 
 def make_record(

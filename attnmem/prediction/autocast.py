@@ -31,8 +31,8 @@ WITH_DTYPE = "prod softmax log_softmax cumprod cumsum linalg_vector_norm linalg_
 PROMOTE = """
     addcdiv addcmul atan2 bilinear cross dot grid_sample index_put tensordot scatter_add cat stack
 """
-# These call such operations in C++, where a function mode does not see them.
-INSIDE = "cross_entropy_loss ctc_loss"
+# Losses call such operations in C++, where a function mode does not see them.
+INSIDE = "autocast casts inside {}; the trace does not"
 # On a CPU: AT_FORALL_LOWER_PRECISION_FP's part of the CPU.
 CPU_LOWER = """
     conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d prelu bmm mm
@@ -66,8 +66,10 @@ class Autocast:
 
     def cast(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Any) -> Call | None:
         """The call as autocast makes it; ``None`` where autocast leaves it alone."""
-        if function in _named(INSIDE):
-            warn(f"autocast casts inside {function.__name__}; the trace does not")
+        if function is torch._C._nn.cross_entropy_loss:
+            return self._cross_entropy, args, kwargs
+        if function is torch.ctc_loss:
+            warn(INSIDE.format("ctc_loss"))
         to: torch.dtype | None
         if function in self.lower:
             to = torch.get_autocast_dtype(self.device)
@@ -86,8 +88,30 @@ class Autocast:
             return None
         if to is None:
             return None
-        args, kwargs = tree_map_only(torch.Tensor, lambda x: self._as(x, to), (tuple(args), kwargs))
-        return function, args, kwargs
+        # C++ casts the last argument first: compilers evaluate arguments from right to left.
+        backwards = kwargs, tuple(reversed(args))
+        kwargs, casts = tree_map_only(torch.Tensor, lambda x: self._as(x, to), backwards)
+        return function, tuple(reversed(casts)), kwargs
+
+    def _cross_entropy(
+        self,
+        input: torch.Tensor,
+        target: torch.Tensor,
+        weight: torch.Tensor | None = None,
+        reduction: Any = 1,
+        ignore_index: Any = -100,
+        label_smoothing: float = 0.0,
+    ) -> Any:
+        """cross_entropy_loss in native/LossNLL.cpp: log_softmax as it is, then a loss in 32 bit."""
+        if self.device == "cpu" or input.shape == target.shape or label_smoothing:
+            warn(INSIDE.format("cross_entropy_loss"))
+            options: Any = (weight, reduction, ignore_index, label_smoothing)
+            return torch._C._nn.cross_entropy_loss(input, target, *options)
+        logs = torch.log_softmax(input, min(input.dim() - 1, 1), dtype=input.dtype)
+        logs = self._as(logs, torch.float32)
+        if weight is not None:
+            weight = self._as(weight, torch.float32)
+        return torch._C._nn.nll_loss_nd(logs, target, weight, reduction, ignore_index)
 
     def _as(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """``cached_cast`` of autocast_mode.cpp: casts of leaves that need gradients are kept."""

@@ -149,6 +149,8 @@ def _patches(device: str) -> Iterator[tuple[Any, str, Any]]:
         ):
             if hasattr(module, name):
                 yield module, name, lambda *_: False
+    for name in ("torch.optim.optimizer", "torch.nn.utils.clip_grad"):
+        yield sys.modules[name], "_group_tensors_by_device_and_dtype", _grouped(device)
     yield torch.cuda.amp.common, "amp_definitely_not_available", lambda: False
     yield torch.cuda, "is_bf16_supported", lambda *_, **__: True
     if device == "cuda":
@@ -158,6 +160,20 @@ def _patches(device: str) -> Iterator[tuple[Any, str, Any]]:
     dynamo = sys.modules.get("torch._dynamo.eval_frame")
     if dynamo and hasattr(dynamo, "_callback_from_stance"):
         yield dynamo, "_callback_from_stance", _compiled(dynamo._callback_from_stance)
+
+
+def _grouped(device: str) -> Callable[..., Any]:
+    """Lists of tensors by their device, as optimizers ask for it: C++ knows nothing of a mode."""
+    here = torch.device(device, 0)
+
+    def group(*args: Any, **options: Any) -> Any:
+        found = torch.utils._foreach_utils._group_tensors_by_device_and_dtype(*args, **options)
+        return {
+            (here if place == META else place, dtype): tensors
+            for (place, dtype), tensors in found.items()
+        }
+
+    return group
 
 
 def _compiled(original: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -1,8 +1,9 @@
 """What a run on tensors without data does, written down operation by operation."""
 
 import copy
+import functools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,11 @@ from torch.utils._pytree import tree_map_only
 
 from attnmem.prediction.autograd import ZEROS, in_place
 from attnmem.prediction.kernels import NUMBER, kernel_of
+from attnmem.prediction.modules import OUTSIDE, Modules
 from attnmem.prediction.refusal import VALUES, refuse
 from attnmem.prediction.shapes import SHAPES
 from attnmem.prediction.work import step
-from attnmem.timeline import Step, in_backward, stage_after, step_name, touches_data
+from attnmem.timeline import Stage, Step, in_backward, stage_after, step_name, touches_data
 
 aten = torch.ops.aten
 META = torch.device("meta")
@@ -23,16 +25,17 @@ META = torch.device("meta")
 
 @dataclass(eq=False)
 class Block:
-    """A piece of memory, with the name of what is in it."""
+    """A piece of memory, with the name of what is in it, and the module that made it."""
 
     label: str
     bytes: int
+    module: str = OUTSIDE
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down each operation, and each storage from its first sight to its end.
 
-    ``existing``: the bytes of each storage that was there before the run and that it used.
+    ``existing``: what was there before the run, and that it used or gave up.
     """
 
     def __init__(self, device: str) -> None:
@@ -42,8 +45,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.ended = ""  # the stage of the run that has ended last
         self.events: list[tuple[Block, int]] = []
         self.steps: list[Step] = []
-        self.existing: list[int] = []
-        self.others: dict[int, weakref.ref[Any]] = {}  # storages that the run did not allocate
+        self.modules = Modules(self.name)
+        self.existing: list[Block] = []
+        self.others: dict[int, Block | None] = {}  # not the run's; those that it has not used yet
         self.blocks: dict[int, Block] = {}
         self.watchers: dict[int, weakref.ref[Any]] = {}
         self.numbers: list[Block] = []  # kept for backward
@@ -56,6 +60,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         block = self.blocks.get(id(tensor.untyped_storage()))
         if block:
             block.label = label
+
+    def __enter__(self) -> Any:
+        self.modules.__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self.modules.__exit__(*error)
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of what happens now."""
+        stage = stage_after(self.ended)
+        return "update" if self.modules.updating and stage == "forward" else stage
 
     def __torch_dispatch__(
         self, op: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -75,8 +93,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if beside and (made := self._on_the_host(op, args, kwargs, inputs)) is not None:
             return made
         for x in inputs:
-            if (x.is_meta or self.device == "cpu") and self._is_other(x):
-                self.existing.append(x.untyped_storage().nbytes())
+            if (x.is_meta or self.device == "cpu") and (block := self._is_other(x)):
+                self.existing.append(block)
         result = kept = in_place(op, args, self.zeros)
         if kept is None:
             result = self._run(SHAPES.get(op, op), args, kwargs, inputs)
@@ -90,9 +108,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for x in outputs:
             self._is_other(x)  # such as a seed, which a kernel keeps on the CPU
         if outputs and touches_data(op) and (fresh or op._schema.is_mutable or kept is not None):
-            self.steps.append(
-                step(op, args, inputs, outputs, device=self.device, stage=stage_after(self.ended))
-            )
+            self.steps.append(step(op, args, inputs, outputs, device=self.device, stage=self.stage))
         self._label_softmax(op, inputs, outputs)
         return result
 
@@ -116,7 +132,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.spent.append(self.numbers.pop())  # backward uses the one that was kept
             else:
                 label = item[0] if item[0] not in own else f"{item[0]} {len(own)}"
-                own[label] = Block(*item)
+                own[label] = Block(*item, self.modules.here())
                 self._add(own[label], own[label].bytes)
         for block in reversed(own.values()):  # as C++ ends its local variables
             if block.label == NUMBER and self._saves_number(op, inputs):
@@ -214,7 +230,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = id(storage)
         if key in self.blocks or key in self.others or storage.nbytes() == 0:
             return False
-        block = self.blocks[key] = Block(label, storage.nbytes())
+        block = self.blocks[key] = Block(label, storage.nbytes(), self.modules.here())
         self._add(block, block.bytes)
 
         def ended(_: Any) -> None:
@@ -224,14 +240,36 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.watchers[key] = weakref.ref(storage, ended)
         return True
 
-    def _is_other(self, x: torch.Tensor) -> bool:
-        """Whether this is the first sight of a storage that the run did not allocate."""
+    def expect(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Note what is there before the run, which may use it, or give it up."""
+        for x in tensors:
+            storage = x.untyped_storage()
+            key, block = id(storage), Block("", storage.nbytes())
+            if block.bytes and key not in self.others:
+                self.others[key] = block
+                given_up = functools.partial(self._given_up, key, block)
+                self.watchers[key] = weakref.ref(storage, given_up)
+
+    def _given_up(self, key: int, block: Block, _: Any) -> None:
+        if self.others.get(key):
+            self.existing.append(block)
+        self._forget(key)
+        self._end(block)
+
+    def _is_other(self, x: torch.Tensor) -> Block | None:
+        """At the first use of a storage that the run did not allocate, that."""
         storage = x.untyped_storage()
         key = id(storage)
-        if key in self.blocks or key in self.others or storage.nbytes() == 0:
-            return False
-        self.others[key] = weakref.ref(storage, lambda _: self.others.pop(key, None))
-        return True
+        if key in self.blocks or storage.nbytes() == 0:
+            return None
+        if key not in self.others:
+            self.others[key] = Block("", storage.nbytes())
+            self.watchers[key] = weakref.ref(storage, lambda _: self._forget(key))
+        block, self.others[key] = self.others[key], None
+        return block
+
+    def _forget(self, key: int) -> None:
+        del self.others[key], self.watchers[key]
 
     def _end(self, block: Block) -> None:
         self._add(block, -block.bytes)

@@ -22,47 +22,96 @@ class Trace:
     """What a run of a program allocates, frees, reads, writes and computes, in order.
 
     ``timeline``: every allocation and release. ``steps``: every operation that touches data.
-    ``saved_bytes``: alive between forward and backward, beyond Q, K, V and O. Tensors that were
-    there before, such as parameters of a module, are in ``parameter_bytes`` alone.
+    ``saved_bytes``: alive between forward and backward, beyond Q, K, V and O; of a call, alive
+    where its last backward pass begins. Tensors that were there before, such as parameters of a
+    module, are in ``parameter_bytes`` alone; where the run gives one up, less is live than before.
+    ``workload`` is ``None`` for a call.
     """
 
-    workload: Workload
+    workload: Workload | None
     training: bool
     device: str
     timeline: tuple[Event, ...]
     steps: tuple[Step, ...]
     saved_bytes: int
-    _existing: tuple[int, ...]  # the bytes of what was there before and that the run used
+    _existing: dict[int, int]  # what was there before and that the run used: block -> bytes
     _blocks: tuple[int, ...]  # for each event, which block it allocates or frees
+    _modules: tuple[str, ...]  # for each event, which module made its block
+
+    @classmethod
+    def of(
+        cls, recorder: Recorder, workload: Workload | None, training: bool, saved: int
+    ) -> "Trace":
+        """What a recorder has written down."""
+        live = 0
+        timeline = []
+        numbers: dict[int, int] = {}
+        for block, size in recorder.events:
+            live += size
+            timeline.append(Event(block.label, size, live))
+            numbers.setdefault(id(block), len(numbers))
+        return cls(
+            workload=workload,
+            training=training,
+            device=recorder.device,
+            timeline=tuple(timeline),
+            steps=tuple(recorder.steps),
+            saved_bytes=saved,
+            _existing={
+                numbers.setdefault(id(block), len(numbers)): block.bytes
+                for block in recorder.existing
+            },
+            _blocks=tuple(numbers[id(block)] for block, _ in recorder.events),
+            _modules=tuple(block.module for block, _ in recorder.events),
+        )
 
     @property
     def parameter_bytes(self) -> int:
         """The bytes of the tensors that were on the device before the run, and that it used."""
-        return sum(self._existing)
+        return sum(self._existing.values())
 
     @cached_property
     def peak_bytes(self) -> int:
         """The largest sum of the sizes of the tensors alive at one moment, in bytes."""
-        return max(event.live for event in self.timeline)
+        return max((event.live for event in self.timeline), default=0)
 
     @cached_property
-    def at_peak(self) -> dict[str, int]:
-        """The tensors alive at the peak: label -> bytes. Equal labels are numbered."""
-        alive: dict[int, Event] = {}
-        for block, event in zip(self._blocks, self.timeline, strict=True):
-            if event.bytes < 0:
-                del alive[block]
+    def _at_peak(self) -> list[int]:
+        """The places in the timeline of the allocations that are alive at the peak."""
+        alive: dict[int, int] = {}
+        for place, (block, event) in enumerate(zip(self._blocks, self.timeline, strict=True)):
+            if event.bytes > 0:
+                alive[block] = place
             else:
-                alive[block] = event
+                alive.pop(block, None)
             if event.live == self.peak_bytes:
                 break
+        return list(alive.values())
+
+    @property
+    def at_peak(self) -> dict[str, int]:
+        """The tensors alive at the peak: label -> bytes. Equal labels are numbered."""
         named: dict[str, int] = {}
-        for event in alive.values():
+        for place in self._at_peak:
+            event = self.timeline[place]
             label, count = event.label, 2
             while label in named:
                 label, count = f"{event.label} {count}", count + 1
             named[label] = event.bytes
         return named
+
+    @property
+    def by_module(self) -> dict[str, int]:
+        """The bytes alive at the peak by the innermost module that made them: name -> bytes.
+
+        What backward makes belongs to the module whose forward pass it goes back through, what an
+        optimizer makes to the name of its class, and the rest to ``"no module"``.
+        """
+        found: dict[str, int] = {}
+        for place in self._at_peak:
+            module = self._modules[place]
+            found[module] = found.get(module, 0) + self.timeline[place].bytes
+        return found
 
     @property
     def lifetimes(self) -> list[tuple[str, int, int, int]]:
@@ -71,7 +120,7 @@ class Trace:
         for place, (block, event) in enumerate(zip(self._blocks, self.timeline, strict=True)):
             if event.bytes > 0:
                 found[block] = event.label, event.bytes, place, len(self.timeline)
-            else:
+            elif block not in self._existing:
                 found[block] = *found[block][:3], place
         return list(found.values())
 
@@ -81,10 +130,8 @@ class Trace:
         ``segments`` is explained at :class:`attnmem.prediction.allocator.CachingAllocator`.
         """
         allocator = CachingAllocator(segments)
-        for size in self._existing:
-            allocator.allocate(size)
+        blocks = {block: allocator.allocate(size) for block, size in self._existing.items()}
         allocator.forget_peaks()
-        blocks = {}
         for block, event in zip(self._blocks, self.timeline, strict=True):
             if event.bytes > 0:
                 blocks[block] = allocator.allocate(event.bytes)
@@ -176,23 +223,7 @@ def trace(
                 if saved < 0:
                     raise CannotFollow("O was not made where a trace can see it: in this thread")
             recorder.ended = stage
-    live = 0
-    timeline = []
-    numbers: dict[int, int] = {}
-    for block, size in recorder.events:
-        live += size
-        timeline.append(Event(block.label, size, live))
-        numbers.setdefault(id(block), len(numbers))
-    return Trace(
-        workload=w,
-        training=training,
-        device=device,
-        timeline=tuple(timeline),
-        steps=tuple(recorder.steps),
-        saved_bytes=saved,
-        _existing=tuple(recorder.existing),
-        _blocks=tuple(numbers[id(block)] for block, _ in recorder.events),
-    )
+    return Trace.of(recorder, w, training, saved)
 
 
 def max_seq_len(

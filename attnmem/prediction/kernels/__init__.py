@@ -13,7 +13,15 @@ from typing import Any
 
 import torch
 
-from attnmem.prediction.kernels import arithmetic, fused, norms, reductions, softmax, sorting
+from attnmem.prediction.kernels import (
+    arithmetic,
+    foreach,
+    fused,
+    norms,
+    reductions,
+    softmax,
+    sorting,
+)
 from attnmem.prediction.kernels.arithmetic import NUMBER
 from attnmem.prediction.kernels.rules import RULES, Kernel, Tensors
 from attnmem.prediction.refusal import warn
@@ -21,6 +29,7 @@ from attnmem.prediction.refusal import warn
 __all__ = [
     "NUMBER",
     "arithmetic",
+    "foreach",
     "fused",
     "kernel_of",
     "norms",
@@ -52,8 +61,8 @@ def unknown(op: Any) -> str:
         if found in measured():
             most = measured()[found]
             return f"allocates up to {most:,} B beside its outputs in small samples" if most else ""
-    if name.startswith("prims.") or torch.Tag.pointwise in op.tags:
-        return ""  # TensorIterator allocates the output alone
+    if name.startswith(("prims.", "profiler.")) or torch.Tag.pointwise in op.tags:
+        return ""  # TensorIterator allocates the output alone, the profiler's marks nothing
     return "was not looked at"
 
 

@@ -206,6 +206,15 @@ def _slice(x: torch.Tensor, indices: Sequence[torch.Tensor | None]) -> int:
     return math.prod(x.shape[last + 1 :])
 
 
+@rule("cuda", aten.embedding.default)
+def embedding(kernel: Kernel) -> None:
+    """embedding_symint, ../Embedding.cpp: indices in one row, copied where that takes a copy."""
+    indices = kernel.args[1]
+    if indices.reshape(-1).untyped_storage()._cdata != indices.untyped_storage()._cdata:
+        kernel.buffer("indices in a row", size_of(indices))
+    kernel.allocate_outputs()
+
+
 @rule("cuda", aten.embedding_dense_backward.default)
 def embedding_backward(kernel: Kernel) -> None:
     """embedding_dense_backward_cuda, Embedding.cu.

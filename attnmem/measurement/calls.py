@@ -1,0 +1,51 @@
+"""Records of calls, such as training steps: what each did to the memory of one device."""
+
+import gc
+import gzip
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from attnmem.measurement.device import Provenance, provenance, resolve_device
+from attnmem.measurement.memory import MeasuredCall, measure_call
+from attnmem.measurement.records import DATA, JSON, code_digest
+
+STEPS_RECORD = DATA / "steps" / "nvidia-h200.json.gz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallRecord:
+    """What calls did, by their names; ``digest`` identifies the code that measured them."""
+
+    digest: str
+    provenance: Provenance
+    calls: dict[str, MeasuredCall]
+
+    def save(self, path: Path) -> None:
+        """Write the record as compressed JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(json.dumps(JSON.unstructure(self)).encode(), mtime=0))
+
+
+def record_calls(
+    calls: Iterable[tuple[str, Callable[[], object]]], device: str | torch.device | None = None
+) -> CallRecord:
+    """Measure named calls on ``device``, one after another; each may be made by its iterator."""
+    device = resolve_device(device)
+    found = {}
+    gc.freeze()  # each call collects garbage several times: it need not look at what is here now
+    for name, call in calls:
+        found[name] = measure_call(call, device)
+        del call  # with what it holds, before the next is made
+    return CallRecord(digest=code_digest(), provenance=provenance(device), calls=found)
+
+
+def load_calls(path: Path) -> CallRecord:
+    """Read a record that :meth:`CallRecord.save` wrote. Raises ``OSError`` if it is not there."""
+    content = json.loads(gzip.decompress(path.read_bytes()))
+    for call in content["calls"].values():
+        call["provenance"] = content["provenance"]
+    return JSON.structure(content, CallRecord)

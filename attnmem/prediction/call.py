@@ -1,0 +1,72 @@
+"""Following any call on shapes alone, such as a training step of a model."""
+
+import gc
+from collections.abc import Callable
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from attnmem.prediction.dispatch import Dispatch
+from attnmem.prediction.recorder import Recorder
+from attnmem.prediction.refusal import CannotFollow
+from attnmem.prediction.trace import Trace
+from attnmem.timeline import before_backward
+
+
+def trace_call(
+    step: Callable[[], object], device: str = "cuda", *, capability: tuple[int, int] = (9, 0)
+) -> Trace:
+    """Predict what ``step()`` does to the memory of ``device``: a training step, say.
+
+    ``device`` and ``capability`` are those of :func:`attnmem.trace`, and so are the limits. What
+    ``step`` uses and does not make itself, a model and its data, is made on the device ``meta``
+    before, and is baseline: its bytes are ``parameter_bytes``, not in the peak. The call really
+    happens, on tensors without data: gradients and the state of an optimizer are there afterwards.
+    So the trace of the second step is that of a second call.
+
+    Requested bytes are exact for any baseline. *Allocated* bytes depend on the holes between the
+    tensors of the baseline: they are predicted as if these had been made one after another, in the
+    order of their first use. A ``step`` that makes its model itself has no baseline. Under autocast
+    they also depend on the order in which its cache is emptied, which is one of addresses.
+
+    Raises ``ValueError`` for another device,
+    :class:`attnmem.prediction.refusal.CannotFollow` if nothing happens on ``device``, and whatever
+    ``step`` raises.
+
+    >>> import torch
+    >>> with torch.device("meta"):
+    ...     model, x = torch.nn.Linear(512, 512), torch.randn(256, 512)
+    >>> t = trace_call(lambda: model(x).sum().backward())
+    >>> t.parameter_bytes == 4 * (512 * 512 + 512 + 256 * 512)
+    True
+    >>> [label for label in t.at_peak if label.endswith(".grad")]
+    ['Linear.weight.grad']
+    """
+    if device not in ("cuda", "cpu"):
+        raise ValueError(f"device must be 'cuda' or 'cpu', got {device!r}")
+    recorder = Recorder(device)
+    recorder.ended = "inputs"
+    saved: list[int] = []
+    gc.collect()
+    recorder.expect(_tensors_on("meta" if device == "cuda" else "cpu"))
+    with (
+        _disable_current_modes(),
+        before_backward(lambda: saved.append(recorder.live)),
+        Dispatch(device, capability, recorder.has_values),
+        recorder,
+    ):
+        step()
+        recorder.modules.name_gradients()
+    if not recorder.events:
+        raise CannotFollow(
+            f"nothing that step does is on {device}: make its model and its data on the device "
+            "'meta', which stands for it: with torch.device('meta'): ..."
+        )
+    return Trace.of(recorder, None, bool(saved), saved[-1] if saved else 0)
+
+
+def _tensors_on(device: str) -> list[torch.Tensor]:
+    """The tensors on ``device`` that Python knows now, and their gradients."""
+    found = [x for x in gc.get_objects() if issubclass(type(x), torch.Tensor)]
+    found += [x.grad for x in found if x.is_leaf and x.grad is not None]
+    return [x for x in found if x.device.type == device and x.layout == torch.strided]

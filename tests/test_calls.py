@@ -1,0 +1,109 @@
+"""Whole training steps: followed on shapes alone, and as they were measured on a GPU."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from attnmem import measure_call, trace_call
+from attnmem.corpus.steps import Recipe, calls, recipes
+from attnmem.measurement.calls import STEPS_RECORD, load_calls
+from attnmem.prediction.choice import assuming
+from attnmem.prediction.refusal import CannotFollow
+from attnmem.prediction.trace import Trace
+
+
+def mlp(device):
+    with torch.device(device):
+        model = nn.Sequential(nn.Linear(128, 512), nn.ReLU(), nn.Linear(512, 128))
+        x = torch.randn(64, 128)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def step():
+        model(x).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def test_a_step_on_the_cpu_is_as_predicted():
+    measured, predicted = mlp("cpu"), mlp("cpu")
+    for _ in range(2):  # the first makes the optimizer's state
+        m, t = measure_call(measured, "cpu"), trace_call(predicted, "cpu")
+        assert (m.peak_bytes, m.saved_bytes) == (t.peak_bytes, t.saved_bytes)
+
+
+# One in eleven, which meets each choice: all of them take minutes.
+SOME = list(itertools.islice(recipes(), 0, None, 11))
+
+
+@pytest.mark.parametrize("recipe", SOME, ids=lambda recipe: recipe.name)
+def test_a_training_step_needs_what_it_needed_on_a_gpu(recipe):
+    record = load_calls(STEPS_RECORD)
+    for name, call in calls([recipe], "meta"):
+        m = record.calls[name]
+        if name.endswith("all of it"):
+            call = recipe.from_nothing(2, "cuda")
+        t = followed(call)
+        assert (t.peak_bytes, t.saved_bytes) == (m.peak_bytes, m.saved_bytes), name
+        if not name.endswith("all of it"):
+            assert t.parameter_bytes == m.parameter_bytes
+        elif recipe.precision != "autocast":  # whose cache is emptied in an order of addresses
+            assert t.replay(m.segments).peak_allocated == m.peak_allocated_bytes
+
+
+def followed(call) -> Trace:
+    with assuming(release=(2, 11), cudnn=91900):  # the record's
+        return trace_call(call)
+
+
+def test_modules_and_tensors_have_their_names():
+    step = Recipe("GPT", "float32", "standard", "none", "AdamW, a loop").start("meta")
+    first, second = trace_call(step), trace_call(step)
+    assert sum(first.by_module.values()) == first.peak_bytes
+    assert {"GPT.head", "GPT.blocks.0", "GPT.blocks.1.up", "no module"} <= set(first.by_module)
+    labels = {event.label for event in first.timeline}
+    assert {"GPT.token.weight.grad", "GPT.token.weight.exp_avg"} <= labels
+    assert {s.stage for s in second.steps} == {"forward", "backward", "update"}
+    assert second.parameter_bytes > 2 * first.parameter_bytes
+
+
+def test_what_backward_makes_belongs_to_the_module_of_the_forward_pass():
+    with torch.device("meta"):
+        small, large = nn.Linear(64, 64), nn.Linear(64, 4096)
+        x = torch.randn(2, 64, requires_grad=True)
+    model = nn.Sequential(small, large)
+    t = trace_call(lambda: model(x).sum().backward())
+    assert t.by_module["Sequential.1"] >= 4 * 64 * 4096  # the gradient of its weight
+
+
+def test_a_gradient_that_is_given_up_makes_room():
+    with torch.device("meta"):
+        model, x = nn.Linear(256, 256), torch.randn(8, 256)
+
+    def step():
+        model.zero_grad()
+        model(x).sum().backward()
+
+    first, second = trace_call(step), trace_call(step)
+    assert first.timeline[-1].live == 4 * (256 * 256 + 256)  # the gradients stay
+    assert second.timeline[-1].live == 0
+
+
+def test_a_step_with_a_model_on_the_cpu_is_refused():
+    with pytest.raises(CannotFollow, match="nothing that step does is on cuda"):
+        trace_call(mlp("cpu"))
+
+
+def test_reading_the_loss_is_refused_with_its_line():
+    with torch.device("meta"):
+        model, x = nn.Linear(8, 8), torch.randn(2, 8)
+    with pytest.raises(CannotFollow, match=r"test_calls\.py.*loss\.item"):
+        trace_call(lambda: (loss := model(x).sum()).backward() or loss.item())
+
+
+def test_another_device_is_refused():
+    with pytest.raises(ValueError, match="device must be 'cuda' or 'cpu', got 'tpu'"):
+        trace_call(lambda: None, "tpu")
