@@ -100,21 +100,57 @@ def fast_bytes(w: Workload, block: Block) -> int:
     return loaded + 4 * queries * (keys + w.head_dim + 2)
 
 
-def traffic(w: Workload, queries: int, *, causal: bool = False, keys: int = 1) -> int:
-    """The bytes that loads and stores of our kernel move: forward, ``queries`` rows at a time.
+def received(w: Workload, queries: int, *, causal: bool = False, keys: int = 1) -> int:
+    """The bytes that the loads of our kernel ask for: forward, ``queries`` rows at a time.
 
-    Q is read once, K and V once for each block of queries, O and a number a row are written. With
-    ``causal``, a block of queries reads the keys up to its last query, whole blocks of ``keys``.
-    What the caches keep does not come from the GPU's memory again.
+    Q once, K and V once for each block of queries: X + 2X·⌈N/queries⌉. With ``causal``, a block of
+    queries reads the keys up to its last query, whole blocks of ``keys``. Caches may have them.
+
+    >>> w = Workload(batch=1, heads=12, seq_len=8192, head_dim=64, dtype="float16")
+    >>> [received(w, b) // w.head_bytes for b in (64, 128, 8192)]
+    [257, 129, 3]
+    """
+    n = w.seq_len
+    ends = [min(start + queries, n) for start in range(0, n, queries)]
+    read = sum(min(ceil_div(end, keys) * keys, n) for end in ends) if causal else n * len(ends)
+    return w.head_bytes + 2 * read * _row(w)
+
+
+def traffic(w: Workload, queries: int, *, causal: bool = False, keys: int = 1) -> int:
+    """The same with what its stores write: O, and a number a row in 32 bit.
 
     >>> w = Workload(batch=1, heads=12, seq_len=8192, head_dim=64, dtype="float16")
     >>> [round(traffic(w, b) / w.head_bytes, 1) for b in (64, 128, 8192)]
     [258.0, 130.0, 4.0]
     """
-    heads, n = w.batch * w.heads, w.seq_len
-    ends = [min(start + queries, n) for start in range(0, n, queries)]
-    read = sum(min(ceil_div(end, keys) * keys, n) for end in ends) if causal else n * len(ends)
-    return 2 * w.head_bytes + 2 * read * heads * w.head_dim * w.element_bytes + 4 * heads * n
+    return received(w, queries, causal=causal, keys=keys) + w.head_bytes + _numbers(w)
+
+
+def backward_received(
+    w: Workload, of_q: tuple[int, int], of_kv: tuple[int, int], *, causal: bool = False
+) -> int:
+    """The bytes that the loads of our two backward kernels ask for.
+
+    ``of_q`` and ``of_kv`` are the (queries, keys) of their blocks. ``backward_q`` reads Q, dO, O
+    and a number a row once, K and V once for each block of queries. ``backward_kv`` reads K and V
+    once, and Q, dO and two numbers a row once for each block of keys.
+    """
+    n = w.seq_len
+    of_queries = 2 * w.head_bytes + _numbers(w) + received(w, of_q[0], causal=causal, keys=of_q[1])
+    begins = [start // of_kv[0] * of_kv[0] * causal for start in range(0, n, of_kv[1])]
+    rows = sum(n - begin for begin in begins)
+    of_keys = 2 * w.head_bytes + rows * (2 * _row(w) + 2 * _numbers(w) // n)
+    return of_queries + of_keys
+
+
+def _row(w: Workload) -> int:
+    """The bytes of a row of Q, K, V or O, over all heads."""
+    return w.head_bytes // w.seq_len
+
+
+def _numbers(w: Workload) -> int:
+    """The bytes of a number a row in 32 bit, over all heads."""
+    return 4 * w.batch * w.heads * w.seq_len
 
 
 def keys_first_traffic(w: Workload, keys: int) -> int:
