@@ -19,6 +19,7 @@ CHAPTERS = (
     "intensity",
     "roofline",
     "training",
+    "tiles",
     "published",
     "summary",
 )

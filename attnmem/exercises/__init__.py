@@ -11,12 +11,23 @@ from attnmem.exercises import (
     published,
     roofline,
     summary,
+    tiles,
     training,
 )
 from attnmem.exercises.judgement import NO_ANSWER, Judgement
 from attnmem.exercises.kinds import Exercise
 
-CHAPTERS = (attention, memory, measurement, intensity, roofline, training, published, summary)
+CHAPTERS = (
+    attention,
+    memory,
+    measurement,
+    intensity,
+    roofline,
+    training,
+    tiles,
+    published,
+    summary,
+)
 EXERCISES: dict[str, Exercise] = {
     f"{chapter.__name__.rpartition('.')[2]}-{number}": exercise
     for chapter in CHAPTERS

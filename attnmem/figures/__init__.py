@@ -10,10 +10,13 @@ from attnmem.figures.memory import (
     stacks,
 )
 from attnmem.figures.speed import Point, Roof, intensities, rooflines, traffic
+from attnmem.figures.tiles import across, block_traffic, tiles
 
 __all__ = [
     "Point",
     "Roof",
+    "across",
+    "block_traffic",
     "intensities",
     "lifetimes",
     "live",
@@ -23,5 +26,6 @@ __all__ = [
     "rooflines",
     "score_matrices",
     "stacks",
+    "tiles",
     "traffic",
 ]

@@ -87,9 +87,9 @@ def load(path: Path = TILES) -> PassRecord:
     """
     content = json.loads(path.read_text())
     values: dict[Pass, dict[str, Any]] = {}
-    for row in (*content["blocks"], *content["passes"], *content["counts"]):
+    for row in (*content["passes"], *content["counts"], *content["blocks"]):
         cell, measured = _split(row)
-        values.setdefault(cell, {}).update(_values(measured))
+        values[cell] = _values(measured) | values.get(cell, {})  # what comes first stays
     seconds = {
         cell: measured["time"]["seconds"] for cell, measured in map(_split, content["blocks"])
     }
@@ -104,7 +104,9 @@ def load(path: Path = TILES) -> PassRecord:
 
 def _split(row: dict[str, Any]) -> tuple[Pass, dict[str, Any]]:
     """Which pass a row is of, and what it says of it."""
-    said = {name: row[name] for name in ("memory", "time", "counters") if name in row}
+    said: dict[str, Any] = {
+        name: row[name] for name in ("memory", "time", "counters") if name in row
+    }
     return from_json({name: value for name, value in row.items() if name not in said}), said
 
 
