@@ -49,6 +49,7 @@ extensions = [
     "captions",
     "folds",
     "listings",
+    "margins",
     "notebooks",
     "progress",
     "taught",

@@ -6,7 +6,9 @@ from typing import TypeVar
 
 import torch
 
+from attnmem.catalog import recognise
 from attnmem.measurement import records
+from attnmem.measurement.device import provenance
 from attnmem.measurement.memory import Measurement
 from attnmem.prediction.trace import Trace
 from attnmem.programs import standard_attention
@@ -23,6 +25,18 @@ def known(value: T | None) -> T:
     if value is None:
         raise ValueError("a value must be in the record or the data sheet, and is not")
     return value
+
+
+def made(*recorded: records.Record) -> str:
+    """Where numbers come from, in short, for the line under a table: "H100, recorded".
+
+    Without records: where :func:`attnmem.measurement.records.measured` takes them from.
+    """
+    live = not recorded and torch.cuda.is_available()
+    found = recorded or (records.load(),)
+    devices = [provenance("cuda").device] if live else [r.provenance.device for r in found]
+    cards = [(card.name if (card := recognise(name)) else name).split()[0] for name in devices]
+    return f"{' and '.join(cards)}, {'measured live' if live else 'recorded'}"
 
 
 def total(w: Workload, scores: int, heads: int) -> int:

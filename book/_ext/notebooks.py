@@ -14,12 +14,14 @@ import jupytext
 import nbformat
 from docutils import nodes
 from listings import plain
+from margins import minutes
 from myst_nb.core.variables import format_plain_text
 from sphinx.application import Sphinx
 from sphinx.directives.code import LiteralIncludeReader
 
 DOLLARS = re.compile(r"^\$\$(.*?)\$\$ \(([\w-]+)\)$", re.M | re.S)
 ROLE = re.compile(r"\{([a-z:]+)\}`(?:([^`<]*?) ?<)?([^`<>]+)>?`")
+WITHIN = re.compile(r"\[([^\]]+)\]\(#[\w-]+\)")  # a link within the book
 FENCE = re.compile(r"^(`{3,})\{([a-z:-]+)\}(.*?)\n(.*?)^\1$", re.M | re.S)
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.S)
 TARGET = re.compile(r"^\([\w-]+\)=\n", re.M)
@@ -88,17 +90,19 @@ class Page:
                     self.env.config,
                 )
                 return f"```python\n{plain(reader.read()[0])}```\n\n{options.get('caption', '')}"
-            if "collapsible" in options:
+            if kind == "container":
+                return text
+            if kind == "margin" or "collapsible" in options:
                 inside = f"<summary>{argument}</summary>\n\n{text}\n\n"
                 return (
                     ""
-                    if "afterwards" in options["class"] and not solved
+                    if "afterwards" in options.get("class", "") and not solved
                     else (f"<details>{inside}</details>")
                 )
             title = f"**{argument}**\n\n" if argument else ""
             return re.sub(r"^", "> ", title + text, flags=re.M)
 
-        text = TARGET.sub("", FENCE.sub(fence, cell.source))
+        text = WITHIN.sub(r"\1", TARGET.sub("", FENCE.sub(fence, cell.source)))
         text = DOLLARS.sub(lambda m: f"$${m[1]}\\tag{{{self._equation(m[2])}}}$$", text)
         cell.source = ROLE.sub(self._role, text).strip()
         if attachments:
@@ -116,6 +120,8 @@ class Page:
             return self._number(figtype, target)
         if kind.startswith("cite"):
             return f"[{target}]"
+        if kind == "minutes":
+            return f"{minutes(self.source)} minutes"
         if title:
             return title
         if kind == "doc":
