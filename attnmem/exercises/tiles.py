@@ -168,7 +168,7 @@ EXERCISES: tuple[Exercise, ...] = (
         mistakes={
             "there is no mask: each query sees all keys": F.scaled_dot_product_attention,
             "a token sees itself": _strictly_causal,
-            "in the tile at the diagonal, some keys are in the future of some queries": _whole_tiles,
+            "at the diagonal, some keys are in the future of some queries": _whole_tiles,
         },
         advice="one block of queries at a time",
         small=Workload(batch=1, heads=2, seq_len=300, head_dim=8, dtype=torch.float64),
