@@ -6,12 +6,14 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from attnmem.comparison.choices import peaks
+from attnmem.measurement import passes_grid
 from attnmem.measurement.cures import save_fragmentation, with_times
 from attnmem.measurement.device import provenance, resolve_device
 from attnmem.measurement.grid import corpus_grid, cures_grid, grid, speed_grid
@@ -155,11 +157,20 @@ def measure_command(
     cures: Annotated[
         bool, typer.Option("--cures", help="The cures of What to do instead.")
     ] = False,
+    tiles: Annotated[
+        bool, typer.Option("--tiles", help="Attention in tiles and its like instead: whole passes.")
+    ] = False,
 ) -> None:
     """Measure the book's grid on a GPU and record it, with its provenance, as JSON."""
     found = _checked(resolve_device, device)
     name = provenance(found).device.lower().replace(" ", "-")
     output = output or Path(f"{name}.json")
+    if tiles:
+        if found.type != "cuda":
+            raise typer.BadParameter(f"--tiles needs a CUDA device, got {device!r}")
+        with torch.cuda.device(found):
+            failures = passes_grid.main(output)
+        raise typer.Exit(code=1 if failures else 0)
     cases = cures_grid(found) if cures else corpus_grid(found) if corpus else grid()
     record = make_record(
         track(cases, description="Memory", console=console),

@@ -20,6 +20,7 @@ CHAPTERS = (
     "roofline",
     "training",
     "what-to-do",
+    "tiles",
     "published",
     "summary",
 )

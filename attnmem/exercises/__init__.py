@@ -11,6 +11,7 @@ from attnmem.exercises import (
     published,
     roofline,
     summary,
+    tiles,
     training,
     what_to_do,
 )
@@ -25,6 +26,7 @@ CHAPTERS = (
     roofline,
     training,
     what_to_do,
+    tiles,
     published,
     summary,
 )

@@ -12,10 +12,13 @@ from attnmem.figures.memory import (
 )
 from attnmem.figures.profiles import profiles
 from attnmem.figures.speed import Point, Roof, intensities, roof, rooflines
+from attnmem.figures.tiles import across, block_traffic, tiles
 
 __all__ = [
     "Point",
     "Roof",
+    "across",
+    "block_traffic",
     "intensities",
     "lifetimes",
     "live",
@@ -28,5 +31,6 @@ __all__ = [
     "score_matrices",
     "shares",
     "stacks",
+    "tiles",
     "traffic",
 ]
