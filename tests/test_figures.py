@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -337,7 +337,8 @@ def test_profiles_stack_bands_up_to_what_is_alive():
             live - sum(size for _, size, start, end in large if start <= at < end)
             for at, live in enumerate(alive)
         ]
-        kept, small = (patch.get_data() for patch in axes.patches if isinstance(patch, StepPatch))
+        steps = (patch for patch in axes.patches if isinstance(patch, StepPatch))
+        kept, small = (cast(Any, patch.get_data()) for patch in steps)
         assert [*small.values] == rest
         assert [*small.baseline] == [*kept.values]
         assert max(kept.values) == 3 * W.head_bytes  # Q, K and V

@@ -83,7 +83,7 @@ def attention_share(attention: str) -> int:
     return LLAMA.layers * (inputs + rows) + kept(attention) - kept("sdpa")
 
 
-def ledger() -> dict[str, tuple[int, int, int]]:
+def ledger() -> dict[str, tuple[int, ...]]:
     """Name -> bytes with standard attention, with the fused call, and with checkpoints too."""
     count = parameters()
     ways = (("standard", False), ("sdpa", False), ("sdpa", True))
