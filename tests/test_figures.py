@@ -11,7 +11,7 @@ from matplotlib.text import Text
 
 from attnmem import Workload, figures, standard_attention, trace
 from attnmem.catalog import accelerator
-from attnmem.figures.style import ORANGE
+from attnmem.figures.style import BLUE, ORANGE
 from attnmem.formulas import alive_at_peak, peak_bytes, standard_steps
 from attnmem.lessons.table import Table
 from attnmem.measurement.records import load
@@ -27,6 +27,7 @@ LENGTHS = [512, 1024, 65536]
 ACROSS = [replace(W, seq_len=n) for n in LENGTHS]
 CARD = accelerator("RTX 4090")
 SQUARE = torch.arange(16.0).view(4, 4)
+FLAT = torch.tensor([[0.5, 0.25], [1.0, 0.0], [0.004, 2.0], [0.125, 0.75]])
 TRAINING = trace(standard_attention, W, training=True)
 ROOFS = [figures.Roof("f16", 2e12, 4e14), figures.Roof("f32", 2e12, 5e13)]
 PREDICTED = [figures.Point("product", 60.0, 1.2e14), figures.Point("softmax", 1.25, 2.5e12)]
@@ -34,7 +35,8 @@ MEASURED = [figures.Point("product", 50.0, 9e13), figures.Point("softmax", 1.0, 
 SHARES = {"scale": [0.25, 0.5, 1.0], "softmax": [0.5, 0.75, 1.5]}
 
 DRAW: dict[str, Callable[[], Any]] = {
-    "score_matrices": lambda: figures.score_matrices(SQUARE, SQUARE.softmax(-1)),
+    "shapes": lambda: figures.shapes(replace(W, seq_len=1024)),
+    "matrices": lambda: figures.matrices({"S": (SQUARE, "abcd"), "O": (FLAT, "xy")}, "abcd"),
     "memory_bars": lambda: figures.memory_bars([W, replace(W, seq_len=1024)]),
     "memory_curves": lambda: figures.memory_curves(W, LENGTHS, [CARD]),
     "peaks": lambda: figures.peaks(RUNS, [CARD]),
@@ -108,16 +110,44 @@ def test_no_label_is_cut_off(name):
             assert 0 <= box.y0 <= box.y1 <= figure.bbox.y1, text
 
 
-def test_score_matrices_shows_both_with_a_scale_each():
-    left, right, *scales = DRAW["score_matrices"]().axes
-    for axes, matrix, title in (
-        (left, SQUARE, "S = QKᵀ/√d"),
-        (right, SQUARE.softmax(-1), "P = softmax(S)"),
-    ):
+def test_shapes_are_drawn_to_scale():
+    (axes,) = DRAW["shapes"]().axes
+    names = [title.split("\n") for title, _ in written(axes) if "\n" in title]
+    assert dict(names) == dict.fromkeys("QVO", "1024 × 64") | {
+        "Kᵀ": "64 × 1024",
+        "S": "1024 × 1024",
+        "P": "1024 × 1024",
+    }
+    drawn = [(box.get_height(), box.get_width()) for box in axes.patches if hasattr(box, "get_xy")]
+    assert [" × ".join(map(str, size)) for size in drawn] == [size for _, size in names]
+    assert axes.get_aspect() == 1
+    assert {text for text, _ in written(axes)} >= {"×", "=", "softmax"}
+
+
+def test_matrices_write_each_number_where_it_belongs():
+    left, right = DRAW["matrices"]().axes
+    assert [axes.get_title() for axes in (left, right)] == ["S", "O"]
+    for axes, matrix, columns in ((left, SQUARE, "abcd"), (right, FLAT, "xy")):
         (image,) = axes.images
         assert image.get_array().tolist() == matrix.tolist()
-        assert (axes.get_title(), *labels(axes)) == (title, "key j", "query i")
-    assert len(scales) == 2
+        assert ticks(axes.xaxis) == list(columns)
+    assert ticks(left.yaxis) == list("abcd")
+    assert {at: text for text, at in written(left)} == {
+        (j, i): str(4 * i + j) for i in range(4) for j in range(4)
+    }
+    assert [text for text, _ in written(right)] == [
+        ".50",
+        ".25",
+        "1",
+        "0",
+        ".00",
+        "2",
+        ".12",
+        ".75",
+    ]
+    # Orange where both sides are tokens, blue where one is a list of numbers.
+    assert left.images[0].cmap(1.0) == to_rgba(ORANGE)
+    assert right.images[0].cmap(1.0) == to_rgba(BLUE)
 
 
 def test_memory_bars_divides_the_bytes():

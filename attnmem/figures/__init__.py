@@ -1,12 +1,12 @@
 """The book's pictures, drawn in one style."""
 
+from attnmem.figures.attention import matrices, shapes
 from attnmem.figures.memory import (
     lifetimes,
     live,
     memory_bars,
     memory_curves,
     peaks,
-    score_matrices,
     stacks,
 )
 from attnmem.figures.speed import Point, Roof, intensities, rooflines, traffic
@@ -17,11 +17,12 @@ __all__ = [
     "intensities",
     "lifetimes",
     "live",
+    "matrices",
     "memory_bars",
     "memory_curves",
     "peaks",
     "rooflines",
-    "score_matrices",
+    "shapes",
     "stacks",
     "traffic",
 ]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import torch
 from matplotlib import rc_context
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
@@ -24,23 +23,6 @@ from attnmem.formulas import peak_bytes
 from attnmem.measurement.memory import Measurement
 from attnmem.prediction.trace import Trace
 from attnmem.workload import Workload
-
-
-@rc_context(STYLE)
-def score_matrices(scores: torch.Tensor, weights: torch.Tensor) -> Picture:
-    """S and P of one head, ``[N, N]`` each, as heat maps side by side."""
-    figure = Picture(figsize=(8.0, 3.7))
-    for axes, title, matrix in zip(
-        figure.subplots(1, 2),
-        ("S = QKᵀ/√d", "P = softmax(S)"),
-        (scores, weights),
-        strict=True,
-    ):
-        image = axes.imshow(matrix.float().cpu().numpy(), cmap="cividis")
-        axes.set(title=title, xlabel="key j", ylabel="query i")
-        axes.grid(visible=False)
-        figure.colorbar(image, ax=axes, shrink=0.85)
-    return figure
 
 
 @rc_context(STYLE)
