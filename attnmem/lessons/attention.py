@@ -13,16 +13,16 @@ from attnmem.workload import shape_text
 
 GPT, LLAMA = model("GPT-2 medium"), model("Llama 3 8B")
 WORDS = ("The", "cup", "broke", "when", "it", "fell")
-PROPERTIES = ("thing", "fragile", "event", "link")
+PROPERTIES = ("noun", "fragile", "verb", "link")
 
 
 def sentence() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Q, K and V of the six words, ``[6, 4]`` each, as the page's first cell makes them."""
-    thing, fragile, event, link = torch.eye(4)
+    noun, fragile, verb, link = torch.eye(4)
     none = torch.zeros(4)
-    q = torch.stack([none, event, thing, event, thing, thing / 2])
-    k = torch.stack([link, thing, event, link, thing / 2, event])
-    v = torch.stack([link, thing + fragile, event, link, none, event])
+    q = torch.stack([none, verb, noun, verb, noun, noun / 2])
+    k = torch.stack([link, noun, verb, link, noun / 2, verb])
+    v = torch.stack([link, noun + fragile, verb, link, none, verb])
     return 8 * q, k, v
 
 
@@ -93,7 +93,7 @@ def claims() -> dict[str, bool]:
     longer, more_heads = LLAMA.context / GPT.context, LLAMA.heads / GPT.heads
     return {
         "it gives cup a score of 4, and itself one of 2": s[it, [cup, it]].tolist() == [4, 2],
-        "it is a thing, and fragile": bool((o[it, :2] > 0.8).all()),
+        "it stands for a noun, and a fragile one": bool((o[it, :2] > 0.8).all()),
         "The gets the plain average": len(set(p[0].tolist())) == 1,
         "fell looks half as hard, and its weights are flatter": (
             torch.equal(2 * s[fell], s[it]) and bool(p[fell].max() < p[it].max())
