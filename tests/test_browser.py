@@ -116,7 +116,7 @@ def test_figures_are_visible_and_described(visit, name):
         assert len(image.get_attribute("alt") or "") > 60, image.get_attribute("src")
         assert image.evaluate("i => i.complete && i.naturalWidth > 0")
         assert image.bounding_box()["width"] > 300
-    figures = {"attention": 3, "memory": 3, "roofline": 3, "training": 2}
+    figures = {"attention": 3, "memory": 4, "roofline": 3, "training": 2}
     figures |= dict.fromkeys(("setup", "measurement", "published", "summary", "status"), 0)
     figures |= dict.fromkeys(("notation", "glossary", "api", "bibliography"), 0)
     assert page.locator("article figure img").count() == figures.get(name, 1)
@@ -153,7 +153,7 @@ def test_copy_buttons_copy_exactly_the_input(visit):
     inputs.nth(1).hover()
     button.click()
     copied = page.evaluate("navigator.clipboard.readText()")
-    assert copied.splitlines()[1] == "q = [none, event, thing, event, thing, some]"
+    assert copied.splitlines()[1] == "q = [none, verb, noun, verb, noun, some]"
     assert copied.splitlines()[-1] == "q = 8 * q  # ask loudly"
 
 

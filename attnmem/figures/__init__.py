@@ -1,5 +1,6 @@
 """The book's pictures, drawn in one style."""
 
+from attnmem.figures.allocator import segments
 from attnmem.figures.attention import matrices, shapes
 from attnmem.figures.memory import (
     lifetimes,
@@ -9,9 +10,11 @@ from attnmem.figures.memory import (
     peaks,
     stacks,
 )
+from attnmem.figures.programs import Peak, program_peaks
 from attnmem.figures.speed import Point, Roof, intensities, rooflines, traffic
 
 __all__ = [
+    "Peak",
     "Point",
     "Roof",
     "intensities",
@@ -21,7 +24,9 @@ __all__ = [
     "memory_bars",
     "memory_curves",
     "peaks",
+    "program_peaks",
     "rooflines",
+    "segments",
     "shapes",
     "stacks",
     "traffic",

@@ -32,7 +32,7 @@ def memory_bars(workloads: Sequence[Workload]) -> Picture:
     Bars of equal height, from left to right in the order of ``workloads``, named by their sequence
     lengths; above each the sum in bytes.
     """
-    figure = Picture()
+    figure = Picture(figsize=(6.2, 3.4))
     axes = figure.subplots()
     for place, w in enumerate(workloads):
         heads, scores = 4 * w.head_bytes, 2 * w.score_bytes
@@ -42,7 +42,7 @@ def memory_bars(workloads: Sequence[Workload]) -> Picture:
         total = EngFormatter(unit="B", places=1)(heads + scores)
         axes.annotate(total, (place, 1), (0, 4), textcoords="offset points", ha="center")
         axes.annotate("S, P", (place, 0.6), ha="center", color="white")
-    axes.annotate("Q, K, V, O", (0, 0.09), ha="center", color="white")
+    axes.annotate("Q, K, V, O", (0, 0.09), ha="center", color="white", fontsize=8)
     axes.set_xticks(range(len(workloads)), [f"{w.seq_len}" for w in workloads])
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.grid(visible=False, axis="x")
@@ -56,7 +56,7 @@ def memory_curves(w: Workload, lengths: Sequence[int], devices: Sequence[Acceler
 
     The other sizes are those of ``w``; ``lengths`` are the values of N.
     """
-    figure = Picture()
+    figure = Picture(figsize=(6.2, 3.4))
     axes = figure.subplots()
     last = replace(w, seq_len=max(lengths))
     for label, colour, factor, size in (
@@ -165,7 +165,7 @@ def lifetimes(traced: Trace) -> Picture:
 
     Orange tensors are at least as large as S.
     """
-    figure = Picture(figsize=(8.0, 1.6 + 0.27 * sum(e.bytes > 0 for e in traced.timeline)))
+    figure = Picture(figsize=(6.2, 1.6 + 0.27 * sum(e.bytes > 0 for e in traced.timeline)))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.2))
     live = [event.live for event in traced.timeline]
     moment = live.index(traced.peak_bytes)
