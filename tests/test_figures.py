@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from attnmem import Workload, figures, standard_attention, trace
 from attnmem.catalog import accelerator
-from attnmem.figures.style import BLUE, GREY, ORANGE
+from attnmem.figures.style import BLUE, GREEN, GREY, ORANGE
 from attnmem.formulas import alive_at_peak, peak_bytes, standard_steps
 from attnmem.lessons.table import Table
 from attnmem.measurement.records import load
@@ -29,7 +29,14 @@ LENGTHS = [512, 1024, 65536]
 ACROSS = [replace(W, seq_len=n) for n in LENGTHS]
 CARD = accelerator("RTX 4090")
 SQUARE = torch.arange(16.0).view(4, 4)
+FLAT = torch.tensor([[0.5, 0.25], [1.0, 0.0], [0.004, 2.0], [0.125, 0.75]])
 TRAINING = trace(standard_attention, W, training=True)
+ODD = trace(standard_attention, replace(W, seq_len=777))
+PEAKS = [
+    figures.Peak("one", False, 2 * 10**9, "2S", 2 * 10**9 + 5),
+    figures.Peak("one", True, 4 * 10**9, "4S", None),
+    figures.Peak("two", False, 10**7, "4X", 10**7),
+]
 ROOFS = [figures.Roof("f16", 2e12, 4e14), figures.Roof("f32", 2e12, 5e13)]
 PREDICTED = [figures.Point("product", 60.0, 1.2e14), figures.Point("softmax", 1.25, 2.5e12)]
 MEASURED = [figures.Point("product", 50.0, 9e13), figures.Point("softmax", 1.0, 1e12)]
@@ -46,7 +53,10 @@ OF_ROOFS = {
 }
 
 DRAW: dict[str, Callable[[], Any]] = {
-    "score_matrices": lambda: figures.score_matrices(SQUARE, SQUARE.softmax(-1)),
+    "shapes": lambda: figures.shapes(replace(W, seq_len=1024)),
+    "matrices": lambda: figures.matrices({"S": (SQUARE, "abcd"), "O": (FLAT, "xy")}, "abcd"),
+    "program_peaks": lambda: figures.program_peaks(PEAKS, 10**9),
+    "segments": lambda: figures.segments(ODD),
     "memory_bars": lambda: figures.memory_bars([W, replace(W, seq_len=1024)]),
     "memory_curves": lambda: figures.memory_curves(W, LENGTHS, [CARD]),
     "peaks": lambda: figures.peaks(RUNS, [CARD]),
@@ -100,7 +110,7 @@ def stairs(axes):
 
 
 def test_every_figure_is_tested():
-    assert set(DRAW) | {"Point", "Roof"} == set(figures.__all__)
+    assert set(DRAW) | {"Peak", "Point", "Roof"} == set(figures.__all__)
 
 
 @pytest.mark.parametrize("name", DRAW)
@@ -123,16 +133,81 @@ def test_no_label_is_cut_off(name):
             assert 0 <= box.y0 <= box.y1 <= figure.bbox.y1, text
 
 
-def test_score_matrices_shows_both_with_a_scale_each():
-    left, right, *scales = DRAW["score_matrices"]().axes
-    for axes, matrix, title in (
-        (left, SQUARE, "S = QKᵀ/√d"),
-        (right, SQUARE.softmax(-1), "P = softmax(S)"),
-    ):
+def test_shapes_are_drawn_to_scale():
+    (axes,) = DRAW["shapes"]().axes
+    names = [title.split("\n") for title, _ in written(axes) if "\n" in title]
+    assert dict(names) == dict.fromkeys("QVO", "1024 × 64") | {
+        "Kᵀ": "64 × 1024",
+        "S": "1024 × 1024",
+        "P": "1024 × 1024",
+    }
+    drawn = [(box.get_height(), box.get_width()) for box in axes.patches if hasattr(box, "get_xy")]
+    assert [" × ".join(map(str, size)) for size in drawn] == [size for _, size in names]
+    assert axes.get_aspect() == 1
+    assert {text for text, _ in written(axes)} >= {"×", "=", "softmax"}
+
+
+def test_matrices_write_each_number_where_it_belongs():
+    left, right = DRAW["matrices"]().axes
+    assert [axes.get_title() for axes in (left, right)] == ["S", "O"]
+    for axes, matrix, columns in ((left, SQUARE, "abcd"), (right, FLAT, "xy")):
         (image,) = axes.images
         assert image.get_array().tolist() == matrix.tolist()
-        assert (axes.get_title(), *labels(axes)) == (title, "key j", "query i")
-    assert len(scales) == 2
+        assert ticks(axes.xaxis) == list(columns)
+    assert ticks(left.yaxis) == list("abcd")
+    assert {at: text for text, at in written(left)} == {
+        (j, i): str(4 * i + j) for i in range(4) for j in range(4)
+    }
+    assert [text for text, _ in written(right)] == [
+        ".50",
+        ".25",
+        "1",
+        "0",
+        ".00",
+        "2",
+        ".12",
+        ".75",
+    ]
+    # Orange where both sides are tokens, blue where one is a list of numbers.
+    assert left.images[0].cmap(1.0) == to_rgba(ORANGE)
+    assert right.images[0].cmap(1.0) == to_rgba(BLUE)
+
+
+def test_program_peaks_has_a_bar_for_each_run_and_a_dot_for_each_measurement():
+    (axes,) = DRAW["program_peaks"]().axes
+    drawn = [(left, bottom + height / 2, width) for left, bottom, width, height in bars(axes)]
+    assert drawn == [(0, pytest.approx(y), x) for x, y in ((2, -0.2), (4, 0.2), (0.01, 0.8))]
+    assert written(axes)[:3] == [("2S", (2, -0.2)), ("4S", (4, 0.2)), ("4X", (0.01, 0.8))]
+    assert marked(axes, "o") == [(0.01, 0.8), (2 + 5e-9, -0.2)]
+    assert ticks(axes.yaxis) == ["one", "two"]
+    assert ticks(axes.xaxis) == ["0", "S", "2S", "3S", "4S"]
+    colours = [bar[0].get_facecolor() for bar in axes.containers]
+    assert colours == [to_rgba(colour) for colour in (ORANGE, GREEN, ORANGE)]
+
+
+def test_segments_hold_their_blocks_and_add_up():
+    above, below = DRAW["segments"]().axes
+    # Q, K, V and O in a segment of 20 MiB, with P where QKᵀ was; S in a segment of its own.
+    whole = bars(above)[:2]
+    assert [width for _, _, width, _ in whole] == [20, 14]
+    inside = [(left, bottom + 0.4, width) for left, bottom, width, _ in bars(above)[2:]]
+    blocks, tensors = inside[::2], inside[1::2]
+    names = [name for name, _ in written(above)]
+    assert names == ["Q", "K", "V", "S", "P", "O"]
+    assert [row for _, row, _ in blocks] == [0, 0, 0, 1, 0, 0]
+    assert sum(width for _, _, width in tensors) == ODD.peak_bytes / 2**20
+    assert sum(width for _, _, width in blocks) == ODD.peak_allocated_bytes / 2**20
+    first = sorted(left for left, row, _ in blocks if row == 0)
+    assert first[0] == 0
+    for (left, _, width), (_, _, tensor) in zip(blocks, tensors, strict=True):
+        assert tensor <= width <= tensor + 1 + 1 / 2048
+        assert left + width in [*first, max(first) + blocks[-1][2], 14.0]
+    sums = [width for _, _, width, _ in bars(below)]
+    assert sums == [
+        size / 2**20 for size in (ODD.peak_bytes, ODD.peak_allocated_bytes, ODD.peak_reserved_bytes)
+    ]
+    assert ticks(below.yaxis) == ["requested", "allocated", "reserved"]
+    assert [name for name, _ in written(below)] == ["32.2", "32.4", "34.0"]
 
 
 def test_memory_bars_divides_the_bytes():

@@ -2,9 +2,13 @@
 
 import importlib
 import re
+from typing import Any
 
 import pytest
+import torch
 from conftest import CHAPTERS, PAGES, cells
+
+from attnmem.lessons import attention
 
 # Where the exercises begin, cells are a starter and a solution.
 LESSON = re.compile(r"\A(.*?)(?=^## Exercises\n|\Z)", re.M | re.S)
@@ -40,3 +44,12 @@ def test_what_a_reader_sees_before_the_exercises_is_code_worth_reading():
 def test_no_loop_is_an_assignment(page):
     code = "".join(cell.code for cell in cells(page.read_text()))
     assert not re.search(r"\bfor [\w, ]+ in \[[^\[\],]*\]\s*(?:$|[\]})])", code, re.M)
+
+
+def test_the_sentence_of_the_attention_page_is_the_one_in_its_pictures():
+    (page,) = (page for page in PAGES if page.stem == "attention")
+    visible = [cell.code for cell in cells(page.read_text()) if not cell.tags]
+    names: dict[str, Any] = {}
+    exec("\n".join(visible[:2]), names)
+    for name, expected in zip("qkv", attention.sentence(), strict=True):
+        assert torch.equal(names[name], expected)

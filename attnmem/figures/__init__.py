@@ -1,5 +1,7 @@
 """The book's pictures, drawn in one style."""
 
+from attnmem.figures.allocator import segments
+from attnmem.figures.attention import matrices, shapes
 from attnmem.figures.counted import shares, traffic
 from attnmem.figures.memory import (
     lifetimes,
@@ -7,14 +9,15 @@ from attnmem.figures.memory import (
     memory_bars,
     memory_curves,
     peaks,
-    score_matrices,
     stacks,
 )
 from attnmem.figures.profiles import profiles
+from attnmem.figures.programs import Peak, program_peaks
 from attnmem.figures.speed import Point, Roof, intensities, roof, rooflines
 from attnmem.figures.tiles import across, block_traffic, tiles
 
 __all__ = [
+    "Peak",
     "Point",
     "Roof",
     "across",
@@ -22,13 +25,16 @@ __all__ = [
     "intensities",
     "lifetimes",
     "live",
+    "matrices",
     "memory_bars",
     "memory_curves",
     "peaks",
     "profiles",
+    "program_peaks",
     "roof",
     "rooflines",
-    "score_matrices",
+    "segments",
+    "shapes",
     "shares",
     "stacks",
     "tiles",

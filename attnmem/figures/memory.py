@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import torch
 from matplotlib import rc_context
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
@@ -27,30 +26,13 @@ from attnmem.workload import Workload
 
 
 @rc_context(STYLE)
-def score_matrices(scores: torch.Tensor, weights: torch.Tensor) -> Picture:
-    """S and P of one head, ``[N, N]`` each, as heat maps side by side."""
-    figure = Picture(figsize=(8.0, 3.7))
-    for axes, title, matrix in zip(
-        figure.subplots(1, 2),
-        ("S = QKᵀ/√d", "P = softmax(S)"),
-        (scores, weights),
-        strict=True,
-    ):
-        image = axes.imshow(matrix.float().cpu().numpy(), cmap="cividis")
-        axes.set(title=title, xlabel="key j", ylabel="query i")
-        axes.grid(visible=False)
-        figure.colorbar(image, ax=axes, shrink=0.85)
-    return figure
-
-
-@rc_context(STYLE)
 def memory_bars(workloads: Sequence[Workload]) -> Picture:
     """How the bytes of Q, K, V, O and of S, P divide, for each workload.
 
     Bars of equal height, from left to right in the order of ``workloads``, named by their sequence
     lengths; above each the sum in bytes.
     """
-    figure = Picture()
+    figure = Picture(figsize=(6.2, 3.4))
     axes = figure.subplots()
     for place, w in enumerate(workloads):
         heads, scores = 4 * w.head_bytes, 2 * w.score_bytes
@@ -60,7 +42,7 @@ def memory_bars(workloads: Sequence[Workload]) -> Picture:
         total = EngFormatter(unit="B", places=1)(heads + scores)
         axes.annotate(total, (place, 1), (0, 4), textcoords="offset points", ha="center")
         axes.annotate("S, P", (place, 0.6), ha="center", color="white")
-    axes.annotate("Q, K, V, O", (0, 0.09), ha="center", color="white")
+    axes.annotate("Q, K, V, O", (0, 0.09), ha="center", color="white", fontsize=8)
     axes.set_xticks(range(len(workloads)), [f"{w.seq_len}" for w in workloads])
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.grid(visible=False, axis="x")
@@ -74,7 +56,7 @@ def memory_curves(w: Workload, lengths: Sequence[int], devices: Sequence[Acceler
 
     The other sizes are those of ``w``; ``lengths`` are the values of N.
     """
-    figure = Picture()
+    figure = Picture(figsize=(6.2, 3.4))
     axes = figure.subplots()
     last = replace(w, seq_len=max(lengths))
     for label, colour, factor, size in (
@@ -183,7 +165,7 @@ def lifetimes(traced: Trace) -> Picture:
 
     Orange tensors are at least as large as S; of a call, as half of the peak.
     """
-    figure = Picture(figsize=(8.0, 1.6 + 0.27 * sum(e.bytes > 0 for e in traced.timeline)))
+    figure = Picture(figsize=(6.2, 1.6 + 0.27 * sum(e.bytes > 0 for e in traced.timeline)))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.2))
     live = [event.live for event in traced.timeline]
     large = traced.workload.score_bytes if traced.workload else traced.peak_bytes / 2

@@ -1,140 +1,115 @@
 """The page on standard attention: its tables, what its text looks up, and what it says."""
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from attnmem import figures
-from attnmem.catalog import Model, model
+from attnmem.catalog import model
 from attnmem.lessons.table import Table
 from attnmem.programs import standard_attention
 from attnmem.workload import shape_text
 
-# The relative error of storing one number.
-UNITS = {torch.float32: 2**-24, torch.float16: 2**-11, torch.bfloat16: 2**-8}
 GPT, LLAMA = model("GPT-2 medium"), model("Llama 3 8B")
+WORDS = ("The", "cup", "broke", "when", "it", "fell")
+PROPERTIES = ("noun", "fragile", "verb", "link")
 
 
-def table_of_scaling(
-    plain: Mapping[int, tuple[float, float]], divided: Mapping[int, tuple[float, float]]
-) -> Table:
-    """Scores with and without the division by √d: d -> their deviation, a row's largest weight."""
+def sentence() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Q, K and V of the six words, ``[6, 4]`` each, as the page's first cell makes them."""
+    noun, fragile, verb, link = torch.eye(4)
+    none = torch.zeros(4)
+    q = torch.stack([none, verb, noun, verb, noun, noun / 2])
+    k = torch.stack([link, noun, verb, link, noun / 2, verb])
+    v = torch.stack([link, noun + fragile, verb, link, none, verb])
+    return 8 * q, k, v
+
+
+def table_of_models() -> Table:
+    """The tensors of one layer of two models, for a causal sequence as long as each takes."""
+    models = [(m, m.workload()) for m in (GPT, LLAMA)]
+    inside = [torch.empty(*w.shape[:3], w.seq_len, dtype=w.dtype, device="meta") for _, w in models]
+    around = [torch.empty(w.shape, dtype=w.dtype, device="meta") for _, w in models]
     return Table(
-        {
-            "d": "",
-            "deviation, plain": ".2f",
-            "largest weight, plain": ".2f",
-            "deviation, divided": ".2f",
-            "largest weight, divided": ".2f",
-        },
-        ((dim, *plain[dim], *divided[dim]) for dim in plain),
-    )
-
-
-def table_of_differences(found: Sequence[tuple[str, float, float]]) -> Table:
-    """How far two outputs differ: the inputs in words, the difference, what rounding explains."""
-    return Table({"Q, K, V": "", "difference": ".1e", "allowed": ".1e"}, found)
-
-
-def table_of_shapes(layers: Mapping[str, Mapping[str, torch.Tensor]]) -> Table:
-    """Types and shapes of the tensors of models' layers: model -> (tensor's name -> tensor)."""
-    return Table(
-        dict.fromkeys(("tensor", *layers), ""),
-        ((x, *(shape_text(layer[x]) for layer in layers.values())) for x in "QKVSPO"),
-    )
-
-
-def table_of_counts(models: Sequence[Model]) -> Table:
-    """The entries of the tensors of one layer, for a causal sequence as long as the model takes."""
-    layers = [(m, m.workload()) for m in models]
-    return Table(
-        {"": ""} | {m.name: "," for m in models},
+        {"": ""} | {m.name: "," for m, _ in models},
         [
-            ("entries of one of Q, K, V, O", *(w.head_elements for _, w in layers)),
-            ("entries of one of S, P", *(w.score_elements for _, w in layers)),
-            ("the second over the first", *(w.seq_len // w.head_dim for _, w in layers)),
-            ("zeros in P", *(f"{(1 - 1 / w.seq_len) / 2:.2%}" for _, w in layers)),
-            ("scores in all layers", *(m.layers * w.score_elements for m, w in layers)),
+            ("Q, K, V, O", *map(shape_text, around)),
+            ("S, P", *map(shape_text, inside)),
+            ("entries of one of Q, K, V, O", *(w.head_elements for _, w in models)),
+            ("entries of one of S, P", *(w.score_elements for _, w in models)),
+            ("the second over the first", *(w.seq_len // w.head_dim for _, w in models)),
+            ("zeros in P", *(f"{(1 - 1 / w.seq_len) / 2:.2%}" for _, w in models)),
+            ("scores in all layers", *(m.layers * w.score_elements for m, w in models)),
         ],
     )
 
 
+def _random_scores(d: int) -> torch.Tensor:
+    """What 1000 random queries and keys give without the division, ``[1000, 1000]``."""
+    q, k = torch.randn(2, 1000, d, generator=torch.Generator().manual_seed(0)).unbind()
+    return q @ k.mT
+
+
+def _share_of_three() -> float:
+    """How much of a row's weight its three largest scores then get, at d = 64, on average."""
+    return float(_random_scores(64).softmax(-1).topk(3).values.sum(-1).mean())
+
+
 def numbers() -> dict[str, Any]:
     """What the text looks up."""
-    _, s, p = standard_attention(*_seeded(3, 1, 1, 8, 16))
-    w = LLAMA.workload()
-    kv_shape = 1, LLAMA.kv_heads, w.seq_len, w.head_dim
+    o, s, p = standard_attention(*sentence())
+    _, _, masked = standard_attention(*sentence(), causal=True)
+    w, gpt = LLAMA.workload(), GPT.workload()
+    carried = {"S = QKᵀ/√d": (s, WORDS), "P = softmax(S)": (p, WORDS), "O = PV": (o, PROPERTIES)}
     return {
-        "matrices": figures.score_matrices(s[0, 0], p[0, 0]),
+        "shapes": figures.shapes(w),
+        "words": figures.matrices(carried, WORDS),
+        "causal": figures.matrices({"P": (p, WORDS), "P, causal": (masked, WORDS)}, WORDS),
+        "e_squared": math.exp(2),
+        "share_of_three": _share_of_three(),
         "gpt_n": GPT.context,
+        "gpt_heads": GPT.heads,
+        "gpt_head_dim": GPT.head_dim,
         "llama_n": LLAMA.context,
+        "llama_heads": LLAMA.heads,
+        "llama_head_dim": LLAMA.head_dim,
+        "llama_kv_heads": LLAMA.kv_heads,
+        "llama_ratio": w.score_elements // w.head_elements,
+        "llama_scores_billion": w.score_elements / 1e9,
         "longer": LLAMA.context // GPT.context,
         "pairs": LLAMA.context**2 // GPT.context**2,
         "more_heads": LLAMA.heads // GPT.heads,
-        "more_scores": w.score_elements // GPT.workload().score_elements,
-        "llama_scores_billion": w.score_elements / 1e9,
-        "llama_ratio": w.score_elements // w.head_elements,
-        "llama_heads": LLAMA.heads,
-        "llama_kv_heads": LLAMA.kv_heads,
-        "llama_kv_shape": shape_text(torch.empty(kv_shape, dtype=w.dtype, device="meta")),
+        "more_scores": w.score_elements // gpt.score_elements,
     }
 
 
 def claims() -> dict[str, bool]:
     """What the text says of its numbers."""
-    return _claims_on_steps() | _claims_on_models()
-
-
-def _claims_on_steps() -> dict[str, bool]:
-    q, k, v = _seeded(3, 1, 1, 8, 16)
-    o, _, p = standard_attention(q, k, v)
-    by_steps = torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), dim=-1)
-    pairs = {dim: _seeded(2, 1000, dim) for dim in (16, 64, 256)}
-    scores = {dim: queries @ keys.T for dim, (queries, keys) in pairs.items()}
-    largest = [torch.softmax(s, dim=-1).amax(dim=-1).mean().item() for s in scores.values()]
-    row = torch.tensor([12.0, 11.0, 10.0], dtype=torch.float16)
-    shifted = (row - row.max()).exp()
-    return {
-        "the function agrees to the bit": torch.equal(p, by_steps) and torch.equal(o, by_steps @ v),
-        "the differences from PyTorch's output are far smaller than the worst case": (
-            max(_difference(dtype) for dtype in UNITS) < 0.1
-        ),
-        "the differences between scores would grow with √d": all(
-            math.isclose(s.std().item(), math.sqrt(dim), rel_tol=0.01) for dim, s in scores.items()
-        ),
-        "most weight would then fall on few keys": largest == sorted(largest) and largest[1] > 0.5,
-        "a score of 12 overflows when we exponentiate it": bool(row[0].exp().isinf()),
-        "the last digits of the two softmaxes differ": not torch.equal(
-            shifted / shifted.sum(), torch.softmax(row, dim=-1)
-        ),
-    }
-
-
-def _claims_on_models() -> dict[str, bool]:
+    cup, broke, it, fell = map(WORDS.index, ("cup", "broke", "it", "fell"))
+    o, s, p = standard_attention(*sentence())
+    _, _, masked = standard_attention(*sentence(), causal=True)
     w, scores = LLAMA.workload(), GPT.workload().score_elements
     longer, more_heads = LLAMA.context / GPT.context, LLAMA.heads / GPT.heads
     return {
-        "Llama 3 8B reads sequences so many times as long": longer.is_integer(),
-        "and has so many times as many heads": more_heads.is_integer(),
-        "which makes so many times the scores": w.score_elements == longer**2 * more_heads * scores,
-        "that factor is N/d": w.score_elements // w.head_elements == w.seq_len / w.head_dim,
-        "K and V are repeated to all heads in Llama, not in GPT-2 medium": (
-            LLAMA.kv_heads < LLAMA.heads and GPT.kv_heads == GPT.heads
+        "it gives cup a score of 4, and itself one of 2": s[it, [cup, it]].tolist() == [4, 2],
+        "it stands for a noun, and a fragile one": bool((o[it, :2] > 0.8).all()),
+        "The gets the plain average": len(set(p[0].tolist())) == 1,
+        "fell looks half as hard, and its weights are flatter": (
+            torch.equal(2 * s[fell], s[it]) and bool(p[fell].max() < p[it].max())
         ),
+        "cup can't see broke any more, and sees two words alike": (
+            bool(p[cup, broke] > 0.4) and masked[cup, :2].tolist() == [0.5, 0.5]
+        ),
+        "scores differ by about √d": all(
+            math.isclose(_random_scores(d).std().item(), math.sqrt(d), rel_tol=0.01)
+            for d in (16, 64, 256)
+        ),
+        "most of a row's weight would fall on a few keys": _share_of_three() > 0.9,
+        "a score of 12 is too much for e^x": bool(torch.tensor(12.0).half().exp().isinf()),
+        "so many times as long, and so many heads, make so many times the scores": (
+            longer % 1 == more_heads % 1 == w.score_elements - longer**2 * more_heads * scores == 0
+        ),
+        "that factor is N/d": w.score_elements * w.head_dim == w.head_elements * w.seq_len,
+        "Llama shares heads of keys and values": LLAMA.kv_heads < LLAMA.heads,
     }
-
-
-def _seeded(*shape: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
-    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(0)).unbind()
-
-
-def _difference(dtype: torch.dtype) -> float:
-    """The difference from PyTorch's output, over what rounding explains in the worst case."""
-    q, k, v = _seeded(3, 2, 12, 128, 64, dtype=dtype)
-    o, s, _ = standard_attention(q, k, v)
-    found = (o.double() - F.scaled_dot_product_attention(q, k, v).double()).abs().max()
-    worst = 4 * (2 * s.abs().max().item() + 1) * UNITS[dtype] + (64 + 128) * 2**-24
-    return (found / v.abs().max()).item() / worst

@@ -1,7 +1,7 @@
 """The page on memory: its tables, what its text looks up, and what it says."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,11 +19,12 @@ from attnmem.workload import Workload, ceil_div
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 SMALL, H100, LARGE = map(accelerator, ("RTX 4090", "H100 SXM", "B200"))
+# Of each size of memory that many readers have, one card.
+CARDS = [*map(accelerator, ("T4", "RTX 4090", "RTX 5090", "L40S", "H100 SXM", "H200 SXM", "B200"))]
 LLAMA = model("Llama 3.1 8B")
 
 # Program -> the peak as (a, b, c) of a·S + b·X + c·N² bytes, in inference and in training, in f16.
-Coefficients = tuple[float, int, int]
-FORMULAS: Mapping[Program, tuple[Coefficients, Coefficients]] = {
+FORMULAS: Mapping[Program, Sequence[tuple[float, int, int]]] = {
     programs.standard_attention: ((2, 4, 0), (4, 6, 0)),
     programs.named_products: ((3, 4, 0), (4, 6, 0)),
     programs.one_liner: ((2, 3, 0), (4, 6, 0)),
@@ -35,65 +36,17 @@ FORMULAS: Mapping[Program, tuple[Coefficients, Coefficients]] = {
 }
 
 
-def table_of_shares(workloads: Sequence[Workload], share: Callable[[Workload], float]) -> Table:
-    """Bytes of the two kinds of tensors over N, and the share of S and P among them."""
-    return Table(
-        {"N": "", "Q, K, V, O (MB)": ",.1f", "S, P (MB)": ",.1f", "share of S, P": ".1%"},
-        ((w.seq_len, 4 * w.head_bytes / 1e6, 2 * w.score_bytes / 1e6, share(w)) for w in workloads),
-    )
-
-
-def table_of_heads(workloads: Sequence[Workload], share: Callable[[Workload], float]) -> Table:
-    """Bytes of S and P, and their share, for several batches and numbers of heads."""
-    return Table(
-        {"B": "", "H": "", "S, P (MB)": ",.1f", "share of S, P": ".1%"},
-        ((w.batch, w.heads, 2 * w.score_bytes / 1e6, share(w)) for w in workloads),
-    )
-
-
-def table_of_programs(w: Workload) -> Table:
-    """How far trace and allocator are from the formula for each program's peak."""
-    rows = []
-    for training, run in enumerate(("inference", "training")):
-        for program, coefficients in FORMULAS.items():
-            a, b, c = coefficients[training]
-            formula = _formula(program, w, bool(training))
-            traced = trace(program, w, bool(training)).peak_bytes - formula
-            m = records.measured(program, w, bool(training))
-            found = "out of memory" if m.out_of_memory else m.peak_bytes - formula
-            text = f"{a}S + {b}X" + " + N²" * c
-            rows.append((program.__name__, run, text, traced, found))
-    return Table(
-        {"program": "", "run": "", "formula": ""}
-        | {"trace − formula (B)": ".0f", "allocator − formula (B)": ".0f"},
-        rows,
-    )
-
-
-def _formula(program: Program, w: Workload, training: bool) -> float:
-    a, b, c = FORMULAS[program][training]
-    return a * w.score_bytes + b * w.head_bytes + c * w.seq_len**2
-
-
-def table_of_kernels(
-    inference: Mapping[Program, float], training: Mapping[Program, float]
-) -> Table:
-    """Program -> its peak in units of X, in both kinds of run."""
-    return Table(
-        {"program": "", "inference (X)": ".2f", "training (X)": ".2f"},
-        ((program.__name__, inference[program], training[program]) for program in inference),
-    )
-
-
-def table_of_longest(
-    cards: Sequence[Accelerator], inference: Sequence[int], training: Sequence[int]
-) -> Table:
+def table_of_longest(cards: Sequence[Accelerator]) -> Table:
     """The longest sequence that fits each card, in both kinds of run."""
     return Table(
         {"card": "", "memory (GiB)": "g", "longest N, inference": "", "longest N, training": ""},
         (
-            (card.name, card.memory_gib, *longest)
-            for card, *longest in zip(cards, inference, training, strict=True)
+            (
+                c.name,
+                c.memory_gib,
+                *(_longest(c.memory_bytes, training=run) for run in (False, True)),
+            )
+            for c in cards
         ),
     )
 
@@ -102,29 +55,46 @@ def _longest(memory: int, w: Workload = SHORT, training: bool = False) -> int:
     return max_seq_len(standard_attention, w, memory, training)
 
 
+def _peaks() -> list[figures.Peak]:
+    """What the picture of programs shows."""
+    found = []
+    for program in programs.PROGRAMS:
+        for training in (False, True):
+            m = records.measured(program, W, training)
+            peak = trace(program, W, training).peak_bytes
+            words = f"{peak / W.score_bytes:.2f}S"
+            if program in FORMULAS:
+                a, b, c = FORMULAS[program][training]
+                words = f"{a}S + {b}X" + " + N²" * c
+            elif peak < W.score_bytes:
+                words = f"{peak / W.head_bytes:.2f}X"
+            measured = None if m.out_of_memory else m.peak_bytes
+            found.append(figures.Peak(program.__name__, training, peak, words, measured))
+    return found
+
+
 def numbers() -> dict[str, Any]:
     """What the text looks up."""
-    workloads = [replace(SHORT, seq_len=n) for n in LENGTHS]
     layer = LLAMA.workload()
     return {
-        "bars": figures.memory_bars(workloads),
-        "curves": figures.memory_curves(SHORT, range(512, 49153, 512), [SMALL, H100]),
-        "growth_x": workloads[1].head_bytes // workloads[0].head_bytes,
-        "growth_s": workloads[1].score_bytes // workloads[0].score_bytes,
-        "equal": 2 * SHORT.head_dim,
-        "origin": records.origin(),
+        "curves": figures.memory_curves(layer, range(512, 32769, 512), [SMALL, H100]),
+        "bars": figures.memory_bars([replace(SHORT, seq_len=n) for n in LENGTHS]),
         "timeline": figures.lifetimes(trace(standard_attention, W)),
+        "programs": figures.program_peaks(_peaks(), W.score_bytes),
+        "origin": records.origin(),
+        "short_x": SHORT.head_bytes,
+        "short_s": SHORT.score_bytes,
         "cards_ratio": LARGE.memory_gib / SMALL.memory_gib,
         "length_ratio": _longest(LARGE.memory_bytes) / _longest(SMALL.memory_bytes),
         "context": LLAMA.context,
-        "layers": LLAMA.layers,
         "heads": LLAMA.heads,
         "kv_heads": LLAMA.kv_heads,
         "head_dim": LLAMA.head_dim,
-        "llama_peak_tb": peak_bytes(layer) / 1e12,
-        "llama_cards": ceil_div(peak_bytes(layer), H100.memory_bytes),
+        "h100_gb": H100.memory_bytes / 1e9,
         "llama_x_gb": 4 * layer.head_bytes / 1e9,
-        "llama_longest": _longest(H100.memory_bytes, layer),
+        "llama_peak_gb": peak_bytes(layer) / 1e9,
+        "llama_cards": (cards := ceil_div(peak_bytes(layer), H100.memory_bytes)),
+        "llama_naive": LLAMA.context / cards,
     }
 
 
@@ -134,88 +104,99 @@ def claims() -> dict[str, bool]:
 
 
 def _claims_on_sizes() -> dict[str, bool]:
-    workloads = [replace(SHORT, seq_len=n) for n in LENGTHS]
-    shares = [4 * w.head_bytes / total(w, 2, 4) for w in workloads]
-    equal = replace(SHORT, seq_len=2 * SHORT.head_dim)
-    other = replace(SHORT, batch=8, heads=96, dtype=torch.float32)
+    shares = [4 * w.head_bytes / total(w, 2, 4) for w in (replace(W, seq_len=n) for n in LENGTHS)]
+    other, two = replace(SHORT, batch=8, heads=96, dtype=torch.float32), replace(W, batch=2)
     traced = trace(standard_attention, W)
     made = [event for event in traced.timeline if event.bytes > 0]
     alive = [(0, 1), (0, 2), (0, 3), (1, 3), (2, 3), (2, 3), (2, 4)]
-    recorded = records.load().measurement(standard_attention, W)
+
+    def split(*inputs: torch.Tensor) -> Any:
+        b, h, n, d = inputs[0].shape
+        q, k, v = (x.view(b, n, h, d).transpose(1, 2) for x in inputs)
+        return standard_attention(q, k, v)
+
+    def blockwise(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        parts = torch.split(q, 1024, dim=-2)
+        return torch.cat([standard_attention(some, k, v)[0] for some in parts], dim=-2)
+
     return {
         "the part of Q, K, V and O shrinks from a fifth to less than a hundredth": (
             math.isclose(shares[0], 1 / 5) and shares[-1] < 1 / 100
         ),
         "the ratio does not depend on batch, heads or dtype": (
-            SHORT.score_bytes / SHORT.head_bytes == other.score_bytes / other.head_bytes
+            SHORT.score_bytes / SHORT.head_bytes == other.score_bytes / other.head_bytes == 8
         ),
-        "for d = 64 the two are equal at N = 128": 4 * equal.head_bytes == 2 * equal.score_bytes,
         "what is alive during each operation": (
             [event.live for event in made] == [total(W, *counts) for counts in alive]
         ),
         "the peak comes with O": made[-1].label == "O" and made[-1].live == traced.peak_bytes,
-        "three numbers agree": peak_bytes(W) == traced.peak_bytes == recorded.peak_bytes,
+        "heads that were split off cost one X more for B > 1": (
+            trace(split, two).peak_bytes == total(two, 2, 5)
+            and trace(split, W).peak_bytes == total(W, 2, 4)
+        ),
+        "three numbers agree": (
+            peak_bytes(W) == traced.peak_bytes == records.measured(standard_attention, W).peak_bytes
+        ),
+        "an eighth of the queries needs little more than an eighth of the memory": (
+            1 / 8 < trace(blockwise, W).peak_bytes / traced.peak_bytes < 1 / 7
+        ),
     }
 
 
 def _claims_on_programs() -> dict[str, bool]:
-    s, x = W.score_bytes, W.head_bytes
-    half = replace(W, dtype=torch.bfloat16)
-
-    def peak(program: Program, training: bool = False, w: Workload = W) -> int:
-        return trace(program, w, training).peak_bytes
-
-    def more(program: Program, training: bool = False) -> int:
-        return peak(program, training) - peak(standard_attention, training)
-
+    s, x, half = W.score_bytes, W.head_bytes, replace(W, dtype=torch.bfloat16)
+    shown = _peaks()
+    peak = {(p.program, p.training): p.traced for p in shown}
+    more = {p.program: p.traced - total(W, 2, 4) for p in shown if not p.training}
     return {
-        "trace and allocator agree with every formula": all(
-            peak(program, training)
-            == records.load().measurement(program, W, training).peak_bytes
-            == _formula(program, W, training)
-            for program in FORMULAS
-            for training in (False, True)
+        "a dot lies on the end of every bar": all(p.traced == p.measured for p in shown),
+        "the first eight have formulas": list(FORMULAS) == list(programs.PROGRAMS[:8])
+        and all(
+            a * s + b * x + c * W.seq_len**2 == peak[program.__name__, training]
+            for program, formulas in FORMULAS.items()
+            for training, (a, b, c) in zip((False, True), formulas, strict=True)
         ),
-        "a name that is kept costs a whole S": more(programs.named_products) == s,
-        "a line without names gives S back before O is there": more(programs.one_liner) == -x,
-        "scaling the queries saves no memory, and costs one X in training": (
-            more(programs.scaled_queries) == 0 and more(programs.scaled_queries, True) == x
+        "a name that is kept costs a whole S": more["named_products"] == s,
+        "a line without names gives S back before O is there": more["one_liner"] == -x,
+        "scaling in place saves nothing at the peak, nor does scaling the queries": (
+            more["scaled_in_place"] == more["scaled_queries"] == 0
         ),
-        "scaling in place saves nothing at the peak": more(programs.scaled_in_place) == 0,
         "dropout adds a mask of one byte per score": (
-            peak(programs.dropout_attention) - peak(programs.one_liner) == W.score_elements
+            more["dropout_attention"] - more["one_liner"] == W.score_elements
         ),
-        "with dropout training's peak does not move": more(programs.dropout_attention, True) == 0,
-        "in bf16 the peaks of softmax in 32 bit are 5S + 3X and 8S + 6X": (
-            peak(programs.softmax_in_float32, False, half) == total(half, 5, 3)
-            and peak(programs.softmax_in_float32, True, half) == total(half, 8, 6)
-        ),
-        "the math kernel needs more than standard attention": (
-            more(programs.math_sdpa) > 0 and more(programs.math_sdpa, True) > 0
-        ),
+        "softmax in 32 bit doubles the peak": abs(more["softmax_in_float32"] / (2 * s) - 1) < 0.01,
+        "in bf16 its peaks are 5S + 3X and 8S + 6X": [
+            trace(programs.softmax_in_float32, half, training).peak_bytes
+            for training in (False, True)
+        ]
+        == [total(half, 5, 3), total(half, 8, 6)],
+        "the math kernel stores even more": more["math_sdpa"] > 2 * s,
         "flash needs 4X and one number for each row": (
-            0 <= peak(programs.flash_sdpa) - 4 * x - 4 * W.heads * W.seq_len < 512
+            0 <= peak["flash_sdpa", False] - 4 * x - 4 * W.heads * W.seq_len < 512
         ),
+        "three kernels never store S": all(p.traced < s for p in shown[-6:]),
     }
 
 
 def _claims_on_limits() -> dict[str, bool]:
-    small, h100 = (math.sqrt(card.memory_bytes / (2 * 12 * 2)) for card in (SMALL, H100))  # 2BHe
-    longest, doubled = _longest(SMALL.memory_bytes), _longest(2 * SMALL.memory_bytes)
-    found = numbers()
+    layer, found = LLAMA.workload(), numbers()
+    scores = 2 * layer.heads * layer.element_bytes
+    small, h100 = (math.sqrt(card.memory_bytes / scores) for card in (SMALL, H100))
+    longest, llama = _longest(SMALL.memory_bytes), _longest(H100.memory_bytes, layer)
     return {
-        "S and P fill an RTX 4090 near 23000 tokens, and an H100 near 42000": (
-            (round(small, -3), round(h100, -3)) == (23000, 42000)
+        "S and P fill an RTX 4090 near 14000 tokens, and an H100 near 26000": (
+            (round(small, -3), round(h100, -3)) == (14000, 26000)
         ),
-        "the longest N is about √(memory / 2BHe)": math.isclose(longest, small, rel_tol=0.01),
+        "the longest N is about √(memory / 2BHe)": math.isclose(llama, h100, rel_tol=0.01),
         "training ends much earlier": _longest(SMALL.memory_bytes, training=True) < 0.7 * longest,
-        "twice the memory buys √2 times the length": (
-            math.isclose(doubled / longest, math.sqrt(2), rel_tol=0.01)
+        "twice the memory buys √2 times the length": math.isclose(
+            _longest(2 * SMALL.memory_bytes) / longest, math.sqrt(2), rel_tol=0.01
         ),
-        "the B200's sequences grow with the square root of its memory": (
-            math.isclose(found["length_ratio"], math.sqrt(found["cards_ratio"]), rel_tol=0.01)
-        ),
-        "contexts of this length need an attention that does not store S": (
-            found["llama_longest"] < found["context"]
+        "the B200's sequences are √7.5 times as long": found["cards_ratio"] == 7.5
+        and math.isclose(found["length_ratio"], math.sqrt(7.5), rel_tol=0.01),
+        "a card with eight gigabytes holds inputs and output": found["llama_x_gb"] < 8,
+        "a 26th of the memory takes a fifth of the sequence": (
+            25.5 < found["llama_peak_gb"] / found["h100_gb"] < found["llama_cards"] == 26
+            and round(layer.seq_len / llama) == 5
         ),
     }
