@@ -37,9 +37,7 @@ NAMED = {
 }
 LOSSES = {"WholeLogits": "all tokens at once", "ChunkedLogits": "512 tokens at a time"}
 TENSORS = {
-    "bmm": "products",
-    "S": "scores",
-    "P": "weights",
+    "bmm": "QKᵀ",
     "mm": "logits",
     "to_copy": "in 32 bit",
     "log_softmax": "log-softmax",
