@@ -3,12 +3,11 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 from matplotlib.colors import to_rgba
-from matplotlib.patches import StepPatch
 from matplotlib.text import Text
 
 from attnmem import Workload, figures, standard_attention, trace
@@ -106,7 +105,11 @@ def bars(axes):
 
 def stairs(axes):
     (found,) = (patch for patch in axes.patches if hasattr(patch, "get_data"))
-    return [*found.get_data().values]
+    return stairs_of(found)
+
+
+def stairs_of(patch):
+    return list(patch.get_data().values)
 
 
 def test_every_figure_is_tested():
@@ -412,16 +415,22 @@ def test_profiles_stack_bands_up_to_what_is_alive():
             live - sum(size for _, size, start, end in large if start <= at < end)
             for at, live in enumerate(alive)
         ]
-        steps = (patch for patch in axes.patches if isinstance(patch, StepPatch))
-        kept, small = (cast(Any, patch.get_data()) for patch in steps)
-        assert [*small.values] == rest
-        assert [*small.baseline] == [*kept.values]
-        assert max(kept.values) == 3 * W.head_bytes  # Q, K and V
+        kept, small = (patch for patch in axes.patches if hasattr(patch, "get_data"))
+        assert stairs_of(small) == rest
+        assert list(small.get_data().baseline) == stairs_of(kept)
         assert "weights" in dict(written(axes))
         assert dict(written(axes))["29.9 MB"] == (alive.index(max(alive)), max(alive))
         assert axes.get_ylabel() == "memory"
     assert rows[0].get_ylim() == rows[1].get_ylim()
     assert rows[-1].get_xlabel() == "allocations and releases, in order"
+
+
+def test_profiles_show_what_is_kept_of_small_tensors():
+    w = replace(W, seq_len=2048)
+    (axes,) = figures.profiles({"": trace(standard_attention, w, training=True)}).axes
+    kept, _ = (patch for patch in axes.patches if hasattr(patch, "get_data"))
+    assert max(stairs_of(kept)) == 4 * w.head_bytes  # Q, K, V and O
+    assert [text.get_text() for text in axes.get_legend().get_texts()][1].startswith("kept")
 
 
 def test_stacks_adds_up_to_each_peak():

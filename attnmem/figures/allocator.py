@@ -30,13 +30,14 @@ def segments(traced: Trace) -> Picture:
             elif end == place:
                 allocator.free(blocks.pop(tensor))
 
+    large = traced.workload.score_bytes if traced.workload else traced.peak_bytes / 2
     figure = Picture(figsize=(6.0, 1.5 + 0.55 * (len(sizes) + 3)))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(len(sizes), 3))
     above.barh(range(len(sizes)), [x / MIB for x in sizes], color="white", edgecolor=GREY)
     for tensor, block in blocks.items():
         label, size, *_ = lives[tensor]
         row, left = block.address // FAR, block.address % FAR / MIB
-        colour = ORANGE if size >= traced.workload.score_bytes else BLUE
+        colour = ORANGE if size >= large else BLUE
         above.barh(row, block.size / MIB, left=left, color="white", edgecolor=colour, hatch="////")
         above.barh(row, size / MIB, left=left, color=colour, edgecolor="white")
         above.text(

@@ -37,9 +37,7 @@ NAMED = {
 }
 LOSSES = {"WholeLogits": "all tokens at once", "ChunkedLogits": "512 tokens at a time"}
 TENSORS = {
-    "bmm": "products",
-    "S": "scores",
-    "P": "weights",
+    "bmm": "QKᵀ",
     "mm": "logits",
     "to_copy": "in 32 bit",
     "log_softmax": "log-softmax",
@@ -81,6 +79,8 @@ def numbers() -> dict[str, Any]:
         "pairs_mb": w.seq_len**2 / 1e6,
         "copies_mb": (split.recorded.saved_bytes - plain.recorded.saved_bytes) / 1e6,
         "kept_autocast": _kept_per_score("autocast", "autocast_unfused"),
+        "kept_dropout": _kept_per_score("dropout", "unfused_dropout"),
+        "llama_words": ledger.VOCABULARY,
         "kept_plain": _kept_per_score("fused kernel", "unfused"),
         "compiled": _run("compile", "Compiled", training=False).recorded.peak_bytes,
         "tokens": logits.batch * logits.seq_len,

@@ -93,9 +93,9 @@ def table_of_cures() -> Table:
             best = min(after, key=lambda run: run.recorded.peak_bytes)
             peaks = [run.recorded.peak_bytes / 1e6 for run in (before, best)]
             symptom = f"[{cure.symptom}](#what-to-do-{section})"
-            rows.append((symptom, cure.change, *peaks, said(before, best)))
-    columns = {"symptom": "", "change": "", "before (MB)": ",.1f", "after (MB)": ",.1f"}
-    return Table(columns | {"predicted": ""}, rows)
+            rows.append((symptom, *peaks, cure.change, said(before, best)))
+    columns = {"symptom": "", "before (MB)": ",.1f", "after (MB)": ",.1f"}
+    return Table(columns | {"change": "", "predicted": ""}, rows)
 
 
 def said(*runs: Found) -> str:

@@ -62,7 +62,11 @@ def loss() -> Trace:
         head = nn.Linear(WIDTH, VOCABULARY, bias=False, dtype=W.dtype)
         x = torch.randn(W.seq_len, WIDTH, dtype=W.dtype, requires_grad=True)
         labels = torch.randint(VOCABULARY, (W.seq_len,))
-    return trace_call(lambda: F.cross_entropy(head(x).float(), labels).backward())  # type: ignore[no-untyped-call]
+
+    def step() -> None:
+        F.cross_entropy(head(x).float(), labels).backward()  # type: ignore[no-untyped-call]
+
+    return trace_call(step)
 
 
 def parameters() -> int:
