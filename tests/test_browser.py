@@ -116,7 +116,7 @@ def test_figures_are_visible_and_described(visit, name):
         assert len(image.get_attribute("alt") or "") > 60, image.get_attribute("src")
         assert image.evaluate("i => i.complete && i.naturalWidth > 0")
         assert image.bounding_box()["width"] > 300
-    figures = {"memory": 3, "roofline": 3, "training": 2}
+    figures = {"memory": 3, "roofline": 3, "training": 2, "tiles": 4}
     figures |= dict.fromkeys(("setup", "measurement", "published", "summary", "status"), 0)
     figures |= dict.fromkeys(("notation", "glossary", "api", "bibliography"), 0)
     assert page.locator("article figure img").count() == figures.get(name, 1)

@@ -82,6 +82,7 @@ def numbers() -> dict[str, Any]:
             lifts={"cuDNN": 6, "compiled": 12, "standard": 4, "tiles, eager": 5},
         ),
         "s_long_gb": long.score_bytes / 1e9,
+        "standard_long_gb": peak_bytes(long) / 1e9,
         "x4_long_mb": 4 * long.head_bytes / 1e6,
         "tiles_long_mb": costs.peak_bytes(long, (128, 128)) / 1e6,
         "ratio_long": peak_bytes(long) / costs.peak_bytes(long, (128, 128)),
