@@ -124,6 +124,7 @@ def test_figures_are_visible_and_described(visit, name):
         "roofline": 4,
         "training": 2,
         "published": 2,
+        "tiles": 4,
     }
     figures |= dict.fromkeys(("setup", "measurement", "notation", "status"), 0)
     figures |= dict.fromkeys(("measurements-in-full", "published-in-full"), 0)

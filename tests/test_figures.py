@@ -17,6 +17,7 @@ from attnmem.formulas import alive_at_peak, peak_bytes, standard_steps
 from attnmem.lessons.table import Table
 from attnmem.measurement.records import load
 from attnmem.roofline import ridge_point
+from attnmem.tiles import costs
 
 W = Workload(batch=1, heads=12, seq_len=512, head_dim=64, dtype=torch.float16)
 RUNS = [
@@ -51,6 +52,9 @@ OF_ROOFS = {
     "softmax": [(0.5, "launches"), (0.25, "kernel")],
 }
 
+KEPT = {16: 65.0 * W.head_bytes, 32: 33.0 * W.head_bytes}
+ONE, TWO = {512: 1e6, 1024: 4e6}, {512: 1e5, 1024: 2e5}
+
 DRAW: dict[str, Callable[[], Any]] = {
     "shapes": lambda: figures.shapes(replace(W, seq_len=1024)),
     "matrices": lambda: figures.matrices({"S": (SQUARE, "abcd"), "O": (FLAT, "xy")}, "abcd"),
@@ -67,6 +71,9 @@ DRAW: dict[str, Callable[[], Any]] = {
     "lifetimes": lambda: figures.lifetimes(TRAINING),
     "live": lambda: figures.live({"one": TRAINING, "two": TRAINING}),
     "profiles": lambda: figures.profiles({"one": TRAINING, "two": TRAINING}, {"P": "weights"}),
+    "tiles": lambda: figures.tiles(blocks=3, row=1, column=2),
+    "block_traffic": lambda: figures.block_traffic(W, KEPT, {32: 2e8}, 3.0 * W.head_bytes),
+    "across": lambda: figures.across({"one": ONE, "two": TWO}, {"one": ONE}, lifts={"one": 5}),
     "stacks": lambda: figures.stacks(
         {"inference": alive_at_peak(W), "less": {"q": 1000, "S": 10**7}}
     ),
@@ -446,6 +453,36 @@ def test_stacks_adds_up_to_each_peak():
     assert written(axes) == [*inside, end, *less]
     assert ticks(axes.yaxis) == ["inference", "less"]
     assert axes.get_xlabel() == "memory alive at the peak"
+
+
+def test_tiles_shows_one_tile_at_work_and_what_is_merged():
+    (axes,) = DRAW["tiles"]().axes
+    assert [text for text, _ in written(axes)].count("merged") == 2
+    assert ("S", (2.5, 1.5)) in written(axes)
+    filled = [p for p in axes.patches if p.get_facecolor() != to_rgba("white")]
+    places = [(p.get_x(), p.get_y()) for p in filled if hasattr(p, "get_x")]
+    assert set(places) == {(2, 1), (-1.4, 1), (3.6, 1), (4.1, 1), (2, -2.5), (2, -1.4)}
+
+
+def test_block_traffic_shows_the_formula_and_what_was_counted():
+    (axes,) = DRAW["block_traffic"]().axes
+    line, counted, spilled, memory = lines(axes)
+    assert line == ([16, 32], [costs.received(W, 16), costs.received(W, 32)])
+    assert counted == ([16, 32], [*KEPT.values()])
+    assert spilled == ([32], [2e8])
+    assert memory[1] == [3 * W.head_bytes] * 2
+    assert labels(axes) == ("queries b of a block", "received")
+
+
+def test_across_draws_each_program_and_what_was_measured():
+    (axes,) = DRAW["across"]().axes
+    assert lines(axes) == [([*x], [*x.values()]) for x in (ONE, TWO, ONE)]
+    assert axes.lines[0].get_color() == axes.lines[2].get_color() != axes.lines[1].get_color()
+    assert dict(written(axes)) == {"one": (1024, 4e6), "two": (1024, 2e5)}
+    assert labels(axes) == ("sequence length N", "peak")
+    (share,) = figures.across({"one": {512: 0.5}}, {}, share=True).axes
+    assert labels(share) == ("sequence length N", "share of the roof")
+    assert share.get_ylim() == (0, 1)
 
 
 def test_a_table_is_html_in_a_notebook_and_text_in_a_terminal():

@@ -28,6 +28,7 @@ ALLOWED = {
     ("memory", "99 %"): "the question of an exercise",
     ("memory", "80 GiB"): "the name of a card",
     ("summary", "8 GiB"): "the question of an exercise",
+    ("tiles", "55 per cent"): "the question of an exercise",
     ("published", "1 MB"): "the question of an exercise",
     ("published", "32 MB"): "the question of an exercise",
     ("published", "1.07 GB"): "the question of an exercise",

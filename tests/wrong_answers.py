@@ -34,6 +34,47 @@ def tiles(q, k, v, **mistakes):
     return torch.cat([online(rows, k, v, **mistakes) for rows in q.split(128, dim=-2)], dim=-2)
 
 
+def merging(sum_factor, output_factor):
+    """A merge of two blocks: what the sum and the output shrink by, given old and new maximum."""
+
+    def my_merge(a, b):
+        m = torch.maximum(a.maximum, b.maximum)
+        total, output = (
+            getattr(a, name) * factor(a.maximum, m) + getattr(b, name) * factor(b.maximum, m)
+            for name, factor in (("total", sum_factor), ("output", output_factor))
+        )
+        return m, total, output
+
+    return my_merge
+
+
+def shrink(old, new):
+    return (old - new).exp()
+
+
+def stay(old, new):
+    return 1
+
+
+def grow(old, new):
+    return (new - old).exp()
+
+
+def masked(q, k, v):
+    return standard_attention(q, k, v, causal=True)[0]
+
+
+def masked_blocks(q, k, v):
+    """Causal, a block of queries at a time, against all keys."""
+    o = torch.empty_like(q)
+    for start in range(0, q.shape[-2], 128):
+        rows = slice(start, start + 128)
+        s = q[..., rows, :] @ k.mT * q.shape[-1] ** -0.5
+        future = torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).triu(1 + start)
+        o[..., rows, :] = s.masked_fill_(future, -math.inf).softmax(-1) @ v
+    return o
+
+
 def heads_in_a_loop(q, k, v):
     heads = zip(q.split(1, dim=1), k.split(1, dim=1), v.split(1, dim=1), strict=True)
     return torch.cat([one_liner(*head) for head in heads], dim=1)
@@ -187,6 +228,18 @@ WRONG = [
     ("training-7", own_backward(row_sums=False, scale=False), "row sums, and dQ and dK"),
     ("training-7", own_backward(transpose=False), "O is right, but dK not"),
     ("training-7", own_backward(), r"O is right, but peak .*compute dS in the memory of dP"),
+    ("tiles-1", 3, "expected a function of two blocks, got int 3"),
+    ("tiles-1", lambda a, b: a.total, "must return maximum, total and output"),
+    ("tiles-1", lambda a, b: (a.maximum, a.total, a.output), "the larger of the two"),
+    ("tiles-1", merging(stay, stay), "must shrink by exp"),
+    ("tiles-1", merging(stay, shrink), "the sum must shrink, too"),
+    ("tiles-1", merging(shrink, stay), "the output must shrink, too"),
+    ("tiles-1", merging(grow, shrink), "the sum is not right"),
+    ("tiles-1", merging(shrink, grow), "the output is not right"),
+    ("tiles-3", masked, r"O is right, but peak .*one block of queries"),
+    ("tiles-3", masked_blocks, "computes 100% of the products"),
+    ("tiles-4", one_liner, r"O is right, but peak .*computed again in backward"),
+    ("tiles-4", own_backward(scale=False), "dQ and dK lack the factor"),
     ("published-1", 67.1, "too large, by a factor of 2"),
     ("published-6", 1.95, "expected a function"),
     ("published-6", lambda *_: 1.95, "must return a Claim, and returned a float"),

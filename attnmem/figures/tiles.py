@@ -40,13 +40,13 @@ def tiles(blocks: int = 5, row: int = 2, column: int = 3) -> Picture:
         for j in range(blocks):
             box(j, i, 1, 1, ORANGE if (i, j) == (row, column) else GREY, (i, j) == (row, column))
             if i == row and j < column:
-                axes.text(j + 0.5, i + 0.5, "merged", ha="center", va="center", color=GREY)
+                axes.text(j + 0.5, i + 0.5, "merged", ha="center", va="center", color=GREY, size=8)
         box(-1.4, i, 0.8, 1, BLUE, i == row)
         box(i, -2.5, 1, 0.8, BLUE, i == column)
         box(i, -1.4, 1, 0.8, BLUE, i == column)
         box(blocks + 0.6, i, 0.3, 1, GREEN, i == row)
         box(blocks + 1.1, i, 0.8, 1, GREEN, i == row)
-    axes.text(column + 0.5, row + 0.5, "tile of S", ha="center", va="center", color="white")
+    axes.text(column + 0.5, row + 0.5, "S", ha="center", va="center", color="white")
     for x, y, text, colour in (
         (-1.0, -0.3, "Q", BLUE),
         (-0.3, -2.1, "V", BLUE),

@@ -88,7 +88,7 @@ def from_json(row: dict[str, Any]) -> Pass:
 
 
 def memory(cell: Pass, device: str = "cuda") -> dict[str, Any]:
-    """What :func:`attnmem.measure` says of the pass, its timeline too if that is short."""
+    """What :func:`attnmem.measurement.memory.measure` says; its timeline, too, if it is short."""
     found = measure(
         program(cell.program, causal=cell.causal, block=cell.block),
         cell.workload,

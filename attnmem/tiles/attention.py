@@ -28,14 +28,14 @@ def tiled_attention(
 ) -> torch.Tensor:
     """Attention, O = softmax(Q·Kᵀ·scale)·V, from tiles of ``block`` = (queries, keys) scores.
 
-    It takes what :func:`attnmem.standard_attention` takes, and returns O alone. ``None`` in
-    ``block`` means all: ``(128, None)`` cuts the queries only, ``(None, 128)`` the keys only.
+    It takes what :func:`attnmem.programs.standard_attention` takes, and returns O alone. ``None``
+    in ``block`` means all: ``(128, None)`` cuts the queries only, ``(None, 128)`` the keys only.
     With ``causal``, tiles that no query sees are skipped. Tiles are computed in 32 bit, or in q's
     dtype where that is wider. For backward, O and one number a row are kept; S and P are computed
     again.
 
-    Raises what :func:`attnmem.standard_attention` raises, and ``ValueError`` for a ``block`` that
-    is not two positive integers, and for no key at all.
+    Raises what :func:`attnmem.programs.standard_attention` raises, and ``ValueError`` for a
+    ``block`` that is not two positive integers, and for no key at all.
 
     >>> q, k, v = torch.ones(3, 1, 12, 4, 64)
     >>> tiled_attention(q, k, v, block=(2, 3)).shape

@@ -1,7 +1,7 @@
 """What attention in tiles costs, in closed form: peak, fast memory, traffic, and the bound on it.
 
 X is one of Q, K, V, O (``w.head_bytes``). ``block`` is (queries, keys) of a tile, ``None`` for
-all, as :func:`attnmem.tiles.tiled_attention` takes it.
+all, as :func:`attnmem.tiles.attention.tiled_attention` takes it.
 """
 
 from attnmem.workload import Workload, ceil_div

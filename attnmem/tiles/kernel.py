@@ -220,13 +220,13 @@ def triton_attention(
 ) -> torch.Tensor:
     """Attention, O = softmax(Q·Kᵀ·scale)·V, by the kernels of this module.
 
-    It takes what :func:`attnmem.tiles.tiled_attention` takes, in 16 or 32 bit and with d_v = d.
-    ``block`` is what a program of ``forward`` works on and with: (queries, keys, warps, stages),
-    the first two powers of two from 16 on; by default what was fastest where it was measured
-    (:data:`BLOCKS`).
+    It takes what :func:`attnmem.tiles.attention.tiled_attention` takes, in 16 or 32 bit and with
+    d_v = d. ``block`` is what a program of ``forward`` works on and with: (queries, keys, warps,
+    stages), the first two powers of two from 16 on; by default what was fastest where it was
+    measured (:data:`BLOCKS`).
 
-    Raises what :func:`attnmem.standard_attention` raises, ``ImportError`` without Triton, and
-    ``ValueError`` for another head dimension of v, for 64 bit, and for no key at all.
+    Raises what :func:`attnmem.programs.standard_attention` raises, ``ImportError`` without Triton,
+    and ``ValueError`` for another head dimension of v, for 64 bit, and for no key at all.
     """
     if tl is None:
         raise ImportError("triton must be installed to run this kernel: it comes with torch's CUDA")

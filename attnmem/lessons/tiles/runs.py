@@ -1,0 +1,177 @@
+"""What was recorded of whole passes: peaks, bytes, times, and their shares of a roof."""
+
+from dataclasses import replace
+from typing import Any
+
+from attnmem.catalog import model, recognise
+from attnmem.formulas import peak_bytes, standard_steps
+from attnmem.lessons.shared import SHORT, W, known
+from attnmem.lessons.table import Table
+from attnmem.lessons.tiles.cuts import eager_traffic, products
+from attnmem.measurement import passes_record
+from attnmem.measurement.passes_grid import EAGER, LENGTHS
+from attnmem.measurement.passes_record import Found
+from attnmem.tiles import costs
+from attnmem.workload import Workload, dtype_name
+
+RECORD = passes_record.load()
+CARD = known(recognise(RECORD.provenance.device))
+HALF = replace(W, seq_len=4096)  # where everything was counted
+CUTS = ((512, None), (None, 512), (512, 512), (128, 128))
+NAMES = {
+    "standard": "standard",
+    "tiled": "tiles, eager",
+    "triton": "our kernel",
+    "efficient": "efficient",
+    "flash": "flash",
+    "cudnn": "cuDNN",
+    "compiled": "compiled",
+}
+LLAMA = model("Llama 3.1 8B")
+# Our kernel with each block size that was tried on W: seconds, and the fastest of them.
+TRIED = {c: t for c, t in RECORD.blocks.items() if c.workload == W and not c.causal}
+BEST = known(min(TRIED, key=lambda cell: TRIED[cell]).block)
+
+
+def found(name: str, w: Workload, **options: Any) -> Found:
+    """What is recorded of a program, of the eager one with its large tiles."""
+    return RECORD.find(name, w, block=EAGER if name == "tiled" else None, **options)
+
+
+def least(w: Workload, *, causal: bool = False) -> dict[str, float]:
+    """The seconds that each part of an ideal fused forward pass takes on the recorded GPU."""
+    reading, writing = RECORD.ceilings.largest["sum"], RECORD.ceilings.largest["fill"]
+    flops = products(w, 2, causal=causal)
+    return {
+        "traffic": 3 * w.head_bytes / reading + w.head_bytes / writing,
+        "products": flops / RECORD.ceilings.matmul[dtype_name(w.dtype)],
+        "exponentials": flops / (4 * w.head_dim) / known(CARD.special_rate),
+    }
+
+
+def share(name: str, w: Workload, *, causal: bool = False) -> float:
+    """What share of the ideal fused pass's roof the forward pass of a program reaches."""
+    seconds = known(found(name, w, causal=causal).seconds)
+    return max(least(w, causal=causal).values()) / seconds
+
+
+def recorded_lengths(name: str) -> list[int]:
+    """The sequence lengths at which a program was timed."""
+    return sorted(
+        c.workload.seq_len
+        for c, f in RECORD.passes.items()
+        if (c.program, c.causal, c.training) == (name, False, False)
+        and replace(c.workload, seq_len=W.seq_len) == W
+        and (name != "tiled" or c.block == EAGER)
+        and f.seconds
+        and not (name == "triton" and c.block != BEST)
+    )
+
+
+def training_ratios() -> list[float]:
+    """Our forward and backward pass over PyTorch's flash, from N = 4096 on."""
+    return [
+        known(f.seconds) / known(found("flash", c.workload, causal=c.causal, training=True).seconds)
+        for c, f in RECORD.passes.items()
+        if c.program == "triton" and c.training and c.workload.seq_len >= 4096 and f.seconds
+    ]
+
+
+def table_of_cuts() -> Table:
+    """Three ways to cut: peak by formula, trace and allocator; traffic; time."""
+    one = found("standard", HALF)
+    moved = sum(step.bytes_moved for step in standard_steps(HALF))
+    x = HALF.head_bytes
+    first = peak_bytes(HALF) / x, known(one.peak_bytes) / x, moved / x, 1e3 * known(one.seconds)
+    rows: list[tuple[Any, ...]] = [("standard, uncut", *first)]
+    for block in CUTS:
+        name = " × ".join(str(size or "all") for size in block)
+        run = RECORD.find("tiled", HALF, block=block)
+        peaks = costs.peak_bytes(HALF, block) / x, known(run.peak_bytes) / x
+        rows.append((name, *peaks, eager_traffic(HALF, block) / x, 1e3 * known(run.seconds)))
+    return Table(
+        {"queries × keys": "", "peak, formula (X)": ".3f", "peak, recorded (X)": ".3f"}
+        | {"moved, traced (X)": ",.0f", "time (ms)": ",.1f"},
+        rows,
+    )
+
+
+def table_of_traffic() -> Table:
+    """Our kernel's bytes by its loop and by the counters, over N."""
+    rows = []
+    for n in (512, 1024, 4096, 8192, 16384, 32768):
+        w = replace(W, seq_len=n)
+        run, asked = found("triton", w), costs.received(w, BEST[0] or n)
+        got, read = known(run.received), known(run.read)
+        rows.append((n, asked / w.head_bytes, got / asked, read / w.head_bytes))
+    return Table(
+        {"N": "", "the loop asks for (X)": ",.0f", "received / asked": ".4f"}
+        | {"read from memory (X)": ".2f"},
+        rows,
+    )
+
+
+def table_of_programs(w: Workload = HALF) -> Table:
+    """Peak, bytes, time and share of the roof of each program."""
+    rows = []
+    for name, title in NAMES.items():
+        run, train = found(name, w), found(name, w, training=True)
+        moved = run.read is not None and (run.read + known(run.written)) / w.head_bytes
+        received = run.received and run.received / w.head_bytes
+        times = 1e3 * known(run.seconds), share(name, w), 1e3 * known(train.seconds)
+        peak = known(run.peak_bytes) / w.head_bytes
+        rows.append((title, peak, moved or None, received, *times))
+    return Table(
+        {"program": "", "peak (X)": ".2f", "memory (X)": ",.1f", "received (X)": ",.0f"}
+        | {"forward (ms)": ".3f", "share of roof": ".0%", "with backward (ms)": ".2f"},
+        rows,
+    )
+
+
+def peak_lines() -> tuple[dict[str, dict[int, float]], dict[str, dict[int, float]]]:
+    """Peaks of three ways over N: by formula, and recorded."""
+    lengths = [2**power for power in range(9, 18)]
+    across = {n: replace(SHORT, seq_len=n) for n in lengths}
+    lines: dict[str, dict[int, float]] = {
+        "standard": {n: peak_bytes(w) for n, w in across.items()},
+        "tiles": {n: costs.peak_bytes(w, EAGER) for n, w in across.items()},
+        "4X + L": {n: 4 * w.head_bytes + 4 * w.heads * n for n, w in across.items()},
+    }
+    names = {"standard": "standard", "tiles": "tiled", "4X + L": "triton"}
+    dots: dict[str, dict[int, float]] = {
+        title: {
+            n: known(found(name, across[n]).peak_bytes)
+            for n in LENGTHS
+            if name != "tiled" or n <= 16384
+        }
+        for title, name in names.items()
+    }
+    return lines, dots
+
+
+def shares() -> dict[str, dict[int, float]]:
+    """The share of the roof of each program over N."""
+    return {
+        title: {n: share(name, replace(W, seq_len=n)) for n in recorded_lengths(name)}
+        for name, title in NAMES.items()
+    }
+
+
+def tried() -> tuple[dict[int, float], dict[int, float]]:
+    """Received bytes over the queries of a block: with rows in registers, and spilled."""
+    kept: dict[int, float] = {}
+    spilled: dict[int, float] = {}
+    for cell in TRIED:
+        queries = known(known(cell.block)[0])
+        size = known(RECORD.passes[cell].received)
+        good = size < 1.01 * costs.received(W, queries)
+        (kept if good else spilled)[queries] = size
+    return dict(sorted(kept.items())), spilled
+
+
+def case_seconds(name: str) -> float:
+    """Seconds of one layer of the case, if a program is as fast as in the record, causal."""
+    like = replace(W, seq_len=32768, head_dim=LLAMA.head_dim)
+    w = LLAMA.workload()
+    rate = products(like, 2, causal=True) / known(found(name, like, causal=True).seconds)
+    return products(w, 2, causal=True) / rate
