@@ -3,21 +3,18 @@
 import importlib
 import json
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from attnmem.comparison.choices import peaks
-from attnmem.measurement import passes_grid
-from attnmem.measurement.cures import save_fragmentation, with_times
 from attnmem.measurement.device import provenance, resolve_device
-from attnmem.measurement.grid import corpus_grid, cures_grid, grid, speed_grid
-from attnmem.measurement.records import make_record
+from attnmem.measurement.kinds import KINDS, kind_of_record
 from attnmem.prediction.choice import which_kernel
 from attnmem.prediction.trace import max_seq_len, trace
 from attnmem.programs import Program, standard_attention
@@ -146,49 +143,25 @@ def kernels(
 
 @app.command("measure")
 def measure_command(
+    what: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to record.")] = "book",
     device: Annotated[str, typer.Option(help="The torch device, such as cuda or cuda:1.")] = "cuda",
     output: Annotated[
         Path | None,
-        typer.Option(help="The JSON file to write; by default one here, named after the device."),
+        typer.Option(help="The file to write; by default one here, named after the device."),
     ] = None,
-    corpus: Annotated[
-        bool, typer.Option("--corpus", help="The programs after public projects instead.")
-    ] = False,
-    cures: Annotated[
-        bool, typer.Option("--cures", help="The cures of What to do instead.")
-    ] = False,
-    tiles: Annotated[
-        bool, typer.Option("--tiles", help="Attention in tiles and its like instead: whole passes.")
-    ] = False,
 ) -> None:
-    """Measure the book's grid on a GPU and record it, with its provenance, as JSON."""
+    """Measure on a GPU and record it, with its provenance, as JSON.
+
+    By default the book's grid; or the corpus of programs after public projects, or training steps.
+    """
     found = _checked(resolve_device, device)
-    name = provenance(found).device.lower().replace(" ", "-")
-    output = output or Path(f"{name}.json")
-    if tiles:
-        if found.type != "cuda":
-            raise typer.BadParameter(f"--tiles needs a CUDA device, got {device!r}")
-        with torch.cuda.device(found):
-            failures = passes_grid.main(output)
-        raise typer.Exit(code=1 if failures else 0)
-    cases = cures_grid(found) if cures else corpus_grid(found) if corpus else grid()
-    record = make_record(
-        track(cases, description="Memory", console=console),
-        found,
-        timed=() if corpus or cures else track(speed_grid(), description="Speed", console=console),
-    )
-    record.save(output)
-    if cures:
-        record = with_times(record, found)
-        record.save(output)
-        save_fragmentation(output.with_name(f"fragmentation-{output.name}"), found)
-    for failure in record.failures:
+    kind = _checked(kind_of_record, what, found)
+    output = output or Path(kind.file.format(provenance(found).device.lower().replace(" ", "-")))
+    failures = kind.make(found, output, partial(track, console=console))
+    for failure in failures:
         console.print(failure, markup=False)
-    console.print(
-        f"{output}: {len(record.measurements)} cells measured, {len(record.runs)} runs timed, "
-        f"{len(record.failures)} failed"
-    )
-    raise typer.Exit(code=1 if record.failures else 0)
+    console.print(f"{output}: {len(failures)} failed")
+    raise typer.Exit(code=1 if failures else 0)
 
 
 def _checked(function: Any, *args: Any, **options: Any) -> Any:

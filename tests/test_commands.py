@@ -7,12 +7,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from conftest import ROOT
+from typer.testing import CliRunner
 
 from attnmem import Workload
+from attnmem.__main__ import app
 from attnmem.formulas import peak_bytes
+from attnmem.measurement.calls import STEPS_RECORD
+from attnmem.measurement.kinds import KINDS
+from attnmem.measurement.records import CORPUS_RECORD, DATA, SHIPPED
 
 SESSIONS = {"docs", "docs-live", "tests", "lint", "measure", "bench", "wheels", "dist", "clean"}
 
@@ -84,11 +91,45 @@ def test_a_mistyped_command_is_answered_with_usage():
         ["max-seq-len", "--memory", "1B"],
         ["measure", "--devise", "cpu"],
         ["measure", "--device", "tpu"],
+        ["measure", "crpus"],
+        ["measure", "steps", "--device", "cpu"],
     ):
         done = run("attnmem", *arguments)
         assert done.returncode == 2
         assert "Usage: python -m attnmem" in done.stdout
         assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["corpus"], ["steps"], []])
+def test_a_kind_of_record_goes_to_its_file(arguments, monkeypatch, tmp_path):
+    made = []
+
+    def make(device, output, show):
+        made.append((device.type, output, list(show([1, 2], "Memory"))))
+        return ["what failed"]
+
+    name = (arguments or ["book"])[0]
+    kind = KINDS[name]
+    shipped = {"book": SHIPPED, "corpus": CORPUS_RECORD, "steps": STEPS_RECORD}[name]
+    monkeypatch.setitem(KINDS, name, kind._replace(make=make, cuda=False))
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["measure", *arguments, "--device", "cpu"])
+    [(device, output, things)] = made
+    assert done.exit_code == 1  # something failed, and is shown
+    assert "what failed" in done.output
+    assert (device, things) == ("cpu", [1, 2])
+    assert DATA / kind.file.format(shipped.name.partition(".")[0]) == shipped
+    assert output.parent == (DATA / kind.file).parent.relative_to(DATA)
+
+
+def test_the_readme_s_python_runs():
+    blocks = re.findall(r"^```python\n(.*?)^```", read("README.md"), re.M | re.S)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    t = names["t"]
+    assert sum(t.by_module.values()) == t.peak_bytes
+    assert t.parameter_bytes > 0
 
 
 def test_a_peak_is_predicted_from_a_shell():

@@ -1,0 +1,87 @@
+"""The kinds of records that a GPU can make: what ``attnmem measure`` takes by name."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from attnmem.corpus.steps import calls, recipes
+from attnmem.measurement import passes_grid
+from attnmem.measurement.calls import record_calls
+from attnmem.measurement.cures import save_fragmentation, with_times
+from attnmem.measurement.grid import corpus_grid, cures_grid, grid, speed_grid
+from attnmem.measurement.records import make_record
+
+# Hands things on one by one, and shows under a name how far it is.
+Show = Callable[[Iterable[Any], str], Iterable[Any]]
+
+
+class Kind(NamedTuple):
+    """A kind of record: how it is made, and the file that it is written to by default.
+
+    ``make`` measures on a device, writes the file, and returns a text for each thing that failed.
+    ``file`` has ``{}`` in the place of the device's name; the folder is that of the shipped record.
+    ``cuda``: whether it is nothing for a CPU.
+    """
+
+    make: Callable[[torch.device, Path, Show], Sequence[str]]
+    file: str
+    cuda: bool = False
+
+
+def _book(device: torch.device, output: Path, show: Show) -> Sequence[str]:
+    record = make_record(show(grid(), "Memory"), device, timed=show(speed_grid(), "Speed"))
+    record.save(output)
+    return record.failures
+
+
+def _corpus(device: torch.device, output: Path, show: Show) -> Sequence[str]:
+    record = make_record(show(corpus_grid(device), "Memory"), device)
+    record.save(output)
+    return record.failures
+
+
+def _cures(device: torch.device, output: Path, show: Show) -> Sequence[str]:
+    record = make_record(show(cures_grid(device), "Memory"), device)
+    record.save(output)  # what comes next compiles, for minutes
+    record = with_times(record, device)
+    record.save(output)
+    save_fragmentation(output.with_name(f"fragmentation-{output.name}"), device)
+    return record.failures
+
+
+def _tiles(device: torch.device, output: Path, show: Show) -> Sequence[str]:
+    with torch.cuda.device(device):
+        return passes_grid.main(output)
+
+
+def _steps(device: torch.device, output: Path, show: Show) -> Sequence[str]:
+    # Of the recipes, not of the calls: a model must go before the next is made.
+    chosen = show(list(recipes()), "Steps")
+    record_calls(calls(chosen, device), device).save(output)
+    return ()
+
+
+#: Each kind, by its name: the book's grid, programs after public projects, training steps of
+#: models, the cures of What to do, and attention in tiles beside its like.
+KINDS = {
+    "book": Kind(_book, "{}.json"),
+    "corpus": Kind(_corpus, "corpus/{}.json.gz"),
+    "steps": Kind(_steps, "steps/{}.json.gz", cuda=True),
+    "cures": Kind(_cures, "cures/{}.json", cuda=True),
+    "tiles": Kind(_tiles, "tiles/{}.json", cuda=True),
+}
+
+
+def kind_of_record(name: str, device: torch.device) -> Kind:
+    """The kind of that name. Raises ``ValueError`` for another name, or a device not for it.
+
+    >>> kind_of_record("corpus", torch.device("cpu")).file
+    'corpus/{}.json.gz'
+    """
+    if name not in KINDS:
+        raise ValueError(f"what to measure must be one of {', '.join(KINDS)}; got {name!r}")
+    if KINDS[name].cuda and device.type != "cuda":
+        raise ValueError(f"device must be a CUDA device to measure {name}, got {str(device)!r}")
+    return KINDS[name]
