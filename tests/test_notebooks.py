@@ -1,15 +1,13 @@
 """What readers download: every chapter as a notebook and as a script, and the exercises."""
 
 import ast
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from conftest import CHAPTERS, PAGES, cells
+from pasting import paste
 
 from attnmem.exercises import EXERCISES
 
@@ -18,17 +16,6 @@ NAMES = [
     for page in PAGES
     if any(cell.tags != "remove-cell" for cell in cells(page.read_text()))
 ]
-# A session after the other, without what only the build of the book has; in each a cell after the
-# other, as if pasted; what one prints of itself is not shown.
-PASTE = """
-import code, json, sys
-sys.modules |= dict.fromkeys(("myst_nb", "sphinx", "jupytext"))
-for cells in json.load(sys.stdin):
-    session = code.InteractiveInterpreter({"__name__": "__main__"})
-    session.showtraceback = lambda: sys.exit("a cell failed: " + repr(sys.exc_info()[1]))
-    for cell in cells:
-        assert session.runsource(cell, symbol="exec") is False, cell
-"""
 # What an exercise may count on.
 IMPORTS = "import torch\nfrom attnmem.exercises import check\n"
 
@@ -57,20 +44,6 @@ def by_exercise(cells: list[nbformat.NotebookNode]) -> dict[str, list[str]]:
         else:
             name = (re.findall(r"^> \*\*([\w-]+-\d+): ", cell.source, re.M) or [name])[-1]
     return found
-
-
-def paste(sessions: list[list[str]], folder: Path) -> str:
-    """Run the cells of some sessions, which must not complain; what they print."""
-    done = subprocess.run(
-        [sys.executable, "-c", PASTE],
-        cwd=folder,
-        input=json.dumps(sessions),
-        text=True,
-        capture_output=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -105,9 +105,9 @@ def table_of_layers(stack: Stack, w: Workload, layers: Sequence[int]) -> Table:
     rows = []
     for count in layers:
         program = partial(stack, layers=count)
-        peaks = (
-            measure(program, w, device="cpu").peak_bytes,
-            measure(program, w, training=True, device="cpu").peak_bytes,
+        peaks = (  # on a CPU there is nothing to warm up
+            measure(program, w, device="cpu", warm_up=False).peak_bytes,
+            measure(program, w, training=True, device="cpu", warm_up=False).peak_bytes,
             total(w, count + 2, count + 5),
             trace(program, w, training=True).peak_bytes,
         )
