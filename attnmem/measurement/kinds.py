@@ -41,9 +41,8 @@ def _corpus(device: torch.device, output: Path, show: Show) -> Sequence[str]:
 
 
 def _steps(device: torch.device, output: Path, show: Show) -> Sequence[str]:
-    chosen = show(
-        list(recipes()), "Steps"
-    )  # not the calls: a model must go before the next is made
+    # Shown are recipes, not calls: to show one keeps it, and its model, while the next is made.
+    chosen = show(list(recipes()), "Steps")
     record_calls(calls(chosen, device), device).save(output)
     return ()
 
