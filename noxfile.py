@@ -66,17 +66,17 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def measure(session: nox.Session) -> None:
-    """Measure the book's grid on this machine's GPU and record it; -- --help lists options."""
+    """Measure this machine's GPU and record it: the book's grid; -- --help lists what else."""
     install(session)
     session.run("python", "-m", "attnmem", "measure", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Compare the trace with PyTorch's MemTracker: cells predicted to the byte, time per cell."""
-    without_arguments(session)
+    """Compare with PyTorch's MemTracker, and a textbook formula; -- --all takes no sample."""
     install(session)
-    session.run("python", "benchmarks/memtracker.py")
+    session.run("python", "benchmarks/textbook.py")
+    session.run("python", "benchmarks/memtracker.py", *session.posargs)
 
 
 @nox.session
