@@ -26,6 +26,11 @@ def paste(sessions: list[list[str]], folder: Path) -> str:
     return printed
 
 
+class _Session(code.InteractiveInterpreter):
+    def showtraceback(self) -> None:
+        sys.exit(f"a cell failed: {sys.exc_info()[1]!r}")
+
+
 def _run(sessions: list[list[str]], folder: Path) -> None:
     """A session after the other; in each a cell after the other, as if pasted, without echo."""
     os.chdir(folder)
@@ -34,7 +39,6 @@ def _run(sessions: list[list[str]], folder: Path) -> None:
     sys.modules |= dict.fromkeys(MISSING)
     gc.freeze()  # else each measurement looks through all that is imported
     for cells in sessions:
-        session = code.InteractiveInterpreter({"__name__": "__main__"})
-        session.showtraceback = lambda: sys.exit(f"a cell failed: {sys.exc_info()[1]!r}")
+        session = _Session({"__name__": "__main__"})
         for cell in cells:
             assert session.runsource(cell, symbol="exec") is False, cell

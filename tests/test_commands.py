@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import Result
 from conftest import ROOT
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from attnmem import Workload
 from attnmem.__main__ import app
