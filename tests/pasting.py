@@ -15,6 +15,14 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["torch", "torch._dynamo", "matplotlib.figure"])
 
 
+class Session(code.InteractiveInterpreter):
+    """One that ends with the first cell that fails."""
+
+    def showtraceback(self) -> None:
+        """Say what failed."""
+        sys.exit(f"a cell failed: {sys.exc_info()[1]!r}")
+
+
 def paste(sessions: list[list[str]], folder: Path) -> str:
     """Run the cells of some sessions, which must not complain; what they print."""
     process = PROCESSES.Process(target=_run, args=(sessions, folder))
@@ -26,11 +34,6 @@ def paste(sessions: list[list[str]], folder: Path) -> str:
     return printed
 
 
-class _Session(code.InteractiveInterpreter):
-    def showtraceback(self) -> None:
-        sys.exit(f"a cell failed: {sys.exc_info()[1]!r}")
-
-
 def _run(sessions: list[list[str]], folder: Path) -> None:
     """A session after the other; in each a cell after the other, as if pasted, without echo."""
     os.chdir(folder)
@@ -39,6 +42,6 @@ def _run(sessions: list[list[str]], folder: Path) -> None:
     sys.modules |= dict.fromkeys(MISSING)
     gc.freeze()  # else each measurement looks through all that is imported
     for cells in sessions:
-        session = _Session({"__name__": "__main__"})
+        session = Session({"__name__": "__main__"})
         for cell in cells:
             assert session.runsource(cell, symbol="exec") is False, cell

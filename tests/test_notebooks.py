@@ -42,7 +42,7 @@ def by_exercise(cells: list[nbformat.NotebookNode]) -> dict[str, list[str]]:
         if cell.cell_type == "code":
             found[name].append(cell.source)
         else:
-            for name in re.findall(r"^> \*\*(\w+-\d+): ", cell.source, re.M):
+            for name in re.findall(r"^> \*\*([\w-]+-\d+): ", cell.source, re.M):
                 found[name] = []
     return found
 
@@ -50,7 +50,7 @@ def by_exercise(cells: list[nbformat.NotebookNode]) -> dict[str, list[str]]:
 def seen(name: str) -> dict[str, list[str]]:
     """The same of a page: of the cells that a reader sees."""
     page = (ROOT / "book" / "en" / f"{name}.md").read_text()
-    parts = re.split(r"^```\{admonition\} (\w+-\d+): ", page, flags=re.M)
+    parts = re.split(r"^```\{admonition\} ([\w-]+-\d+): ", page, flags=re.M)
     return {
         exercise: [cell.code.strip("\n") for cell in cells(text) if cell.tags != "remove-cell"]
         for exercise, text in zip(["", *parts[1::2]], parts[::2], strict=True)
