@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import CHAPTERS, PAGES, cells
+from conftest import CHAPTERS, PAGES, ROOT, cells
 from pasting import paste
 
 from attnmem.exercises import EXERCISES
@@ -35,33 +35,43 @@ def code(cells: list[nbformat.NotebookNode]) -> list[str]:
 
 
 def by_exercise(cells: list[nbformat.NotebookNode]) -> dict[str, list[str]]:
-    """The code of a page's text, under no name, and that of each of its exercises."""
+    """The code of a notebook's text, under no name, and that of each of its exercises."""
     found: dict[str, list[str]] = {"": []}
     name = ""
     for cell in cells:
         if cell.cell_type == "code":
-            found.setdefault(name, [IMPORTS]).append(cell.source)
+            found[name].append(cell.source)
         else:
-            name = (re.findall(r"^> \*\*([\w-]+-\d+): ", cell.source, re.M) or [name])[-1]
+            for name in re.findall(r"^> \*\*([\w-]+-\d+): ", cell.source, re.M):
+                found[name] = []
     return found
 
 
+def seen(name: str) -> dict[str, list[str]]:
+    """The same of a page: of the cells that a reader sees."""
+    page = (ROOT / "book" / "en" / f"{name}.md").read_text()
+    parts = re.split(r"^```\{admonition\} ([\w-]+-\d+): ", page, flags=re.M)
+    return {
+        exercise: [cell.code.strip("\n") for cell in cells(text) if cell.tags != "remove-cell"]
+        for exercise, text in zip(["", *parts[1::2]], parts[::2], strict=True)
+    }
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_script_is_the_code_of_its_notebook(built_book, name):
+def test_a_notebook_and_a_script_are_the_code_of_their_page(built_book, name):
+    made = notebook(built_book, name).cells
+    assert by_exercise(made) == seen(name)
     script = ast.parse((built_book / f"{name}.py").read_text())
-    pasted = ast.parse("\n".join(code(notebook(built_book, name).cells)))
-    assert ast.unparse(script) == ast.unparse(pasted)
+    assert ast.unparse(script) == ast.unparse(ast.parse("\n".join(code(made))))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_runs_cell_by_cell_where_only_the_package_is_installed(
-    built_book, tmp_path, name
-):
+def test_the_code_of_a_page_runs_cell_by_cell_where_only_the_package_is_installed(tmp_path, name):
     """Each exercise in a session of its own: its starter, then its solution, which passes."""
-    parts = by_exercise(notebook(built_book, name).cells)
+    text, *parts = seen(name).values()
     exercises = [exercise for exercise in EXERCISES if exercise.startswith(f"{name}-")]
-    assert list(parts) == ["", *exercises]
-    printed = paste(list(parts.values()), tmp_path)
+    assert list(seen(name)) == ["", *exercises]
+    printed = paste([text, *([IMPORTS, *part] for part in parts)], tmp_path)
     assert re.findall(r"^([\w-]+): not yet: no answer yet", printed, re.M) == exercises
     assert re.findall(r"^([\w-]+): pass", printed, re.M) == exercises
 
