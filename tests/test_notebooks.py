@@ -57,6 +57,16 @@ def seen(name: str) -> dict[str, list[str]]:
     }
 
 
+# Exercises that begin with a program to change: it is judged, and does not pass.
+CHANGED = {"tiles-3"}
+
+
+def unanswered(printed: str) -> list[str]:
+    """The exercises whose starters are judged as they should be, in order."""
+    found = re.findall(r"^([\w-]+): not yet: (no answer yet)?", printed, re.M)
+    return [name for name, empty in found if bool(empty) == (name not in CHANGED)]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_and_a_script_are_the_code_of_their_page(built_book, name):
     made = notebook(built_book, name).cells
@@ -72,14 +82,13 @@ def test_the_code_of_a_page_runs_cell_by_cell_where_only_the_package_is_installe
     exercises = [exercise for exercise in EXERCISES if exercise.startswith(f"{name}-")]
     assert list(seen(name)) == ["", *exercises]
     printed = paste([text, *([IMPORTS, *part] for part in parts)], tmp_path)
-    assert re.findall(r"^([\w-]+): not yet: no answer yet", printed, re.M) == exercises
+    assert unanswered(printed) == exercises
     assert re.findall(r"^([\w-]+): pass", printed, re.M) == exercises
 
 
 def test_the_notebook_to_fill_in_runs_cell_by_cell(built_book, tmp_path):
     printed = paste([code(notebook(built_book, "exercises").cells)], tmp_path)
-    unanswered = re.findall(r"^([\w-]+): not yet: no answer yet", printed, re.M)
-    assert unanswered == list(EXERCISES)
+    assert unanswered(printed) == list(EXERCISES)
 
 
 @pytest.mark.parametrize("name", [*NAMES, "exercises"])

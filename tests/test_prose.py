@@ -14,6 +14,7 @@ NUMBER = re.compile(rf"(?<![\w.,^])\d[\d.,]*(?:\s|[\u00a0\u202f])?{UNIT}(?![\w/]
 
 # (page, text) -> why it is typed.
 ALLOWED = {
+    ("training", "0.4 GB"): "what a problem assumes",
     ("setup", "1 kB"): "definition of a unit",
     ("setup", "1 MB"): "definition of a unit",
     ("setup", "1 GB"): "definition of a unit",
