@@ -30,7 +30,7 @@ CURES: dict[str, Cure] = _cures(kernels, names, training, loss, compiled)
 
 
 class Cell(NamedTuple):
-    """One run: the program by name, and what :func:`attnmem.trace` takes."""
+    """One run: the program by name, and what :func:`attnmem.prediction.trace.trace` takes."""
 
     name: str
     program: Program

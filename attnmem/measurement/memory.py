@@ -117,9 +117,10 @@ def measure_call(
 ) -> MeasuredCall:
     """Call ``step()`` once and report what it does to the memory of ``device``.
 
-    What :func:`attnmem.trace_call` predicts: a training step, say, whose model is baseline where
-    it was there before. ``device`` is that of :func:`measure`. ``step`` does not warm up, because
-    it may change what its next call does; but the workspaces of cuBLAS are there before it.
+    What :func:`attnmem.prediction.call.trace_call` predicts: a training step, say, whose model is
+    baseline where it was there before. ``device`` is that of :func:`measure`. ``step`` does not
+    warm up, because it may change what its next call does; but the workspaces of cuBLAS are there
+    before it.
 
     Out of memory is a result. Raises ``ValueError`` as :func:`measure` does, and whatever else
     ``step`` raises.

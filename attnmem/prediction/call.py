@@ -18,8 +18,8 @@ def trace_call(
 ) -> Trace:
     """Predict what ``step()`` does to the memory of ``device``: a training step, say.
 
-    ``device`` and ``capability`` are those of :func:`attnmem.trace`, and so are the limits. What
-    ``step`` uses and does not make itself, a model and its data, is made on the device ``meta``
+    ``device`` and ``capability`` are those of :func:`attnmem.prediction.trace.trace`, and so are
+    the limits. What ``step`` uses and does not make itself, a model and its data, is made on the device ``meta``
     before, and is baseline: its bytes are ``parameter_bytes``, not in the peak. The call really
     happens, on tensors without data: gradients and the state of an optimizer are there afterwards.
     So the trace of the second step is that of a second call.
