@@ -19,10 +19,10 @@ def trace_call(
     """Predict what ``step()`` does to the memory of ``device``: a training step, say.
 
     ``device`` and ``capability`` are those of :func:`attnmem.prediction.trace.trace`, and so are
-    the limits. What ``step`` uses and does not make itself, a model and its data, is made on the device ``meta``
-    before, and is baseline: its bytes are ``parameter_bytes``, not in the peak. The call really
-    happens, on tensors without data: gradients and the state of an optimizer are there afterwards.
-    So the trace of the second step is that of a second call.
+    the limits. What ``step`` uses and does not make itself, a model and its data, is made on the
+    device ``meta`` before, and is baseline: its bytes are ``parameter_bytes``, not in the peak. The
+    call really happens, on tensors without data: gradients and the state of an optimizer are there
+    afterwards. So the trace of the second step is that of a second call.
 
     Requested bytes are exact for any baseline. *Allocated* bytes depend on the holes between the
     tensors of the baseline: they are predicted as if these had been made one after another, in the
