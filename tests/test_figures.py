@@ -432,6 +432,17 @@ def test_profiles_stack_bands_up_to_what_is_alive():
     assert rows[-1].get_xlabel() == "allocations and releases, in order"
 
 
+def test_profiles_share_their_time_or_fill_the_figure():
+    inference = trace(standard_attention, W)
+    runs = {"long": TRAINING, "short": inference}
+    longest, shortest = len(TRAINING.timeline), len(inference.timeline)
+    for same, width in ((True, longest), (False, shortest)):
+        long, short = figures.profiles(runs, same_time=same).axes
+        assert long.get_xlim() == (0, longest)
+        assert short.get_xlim() == (0, width)
+        assert long.get_ylim() == short.get_ylim()
+
+
 def test_profiles_show_what_is_kept_of_small_tensors():
     w = replace(W, seq_len=2048)
     (axes,) = figures.profiles({"": trace(standard_attention, w, training=True)}).axes

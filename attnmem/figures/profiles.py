@@ -1,7 +1,7 @@
 """Memory over the time of a run, in bands that bear their tensors' names."""
 
 from collections.abc import Mapping
-from itertools import accumulate
+from itertools import accumulate, groupby
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -23,24 +23,27 @@ MEANINGS = {
 
 
 @rc_context(STYLE)
-def profiles(traces: Mapping[str, Trace], names: Mapping[str, str] | None = None) -> Picture:
+def profiles(
+    traces: Mapping[str, Trace], names: Mapping[str, str] | None = None, same_time: bool = True
+) -> Picture:
     """Runs one above the other on the same axes: which tensors were alive when, and how large.
 
     A band is a tensor: green if the forward pass keeps it for backward, which dO begins, else
     orange. At the bottom is everything that is small beside the highest peak, in pale green what is
     kept of it, in blue the rest. The bytes of each peak stand above it. ``names`` are other names
-    for the labels of the traces.
+    for the labels of the traces. Without ``same_time`` each run is as wide as the figure.
     """
     figure = Picture(figsize=(8.0, 0.8 + 1.6 * len(traces)))
-    rows = figure.subplots(len(traces), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    rows = figure.subplots(len(traces), 1, sharex=same_time, sharey=True, squeeze=False)[:, 0]
     highest = max(traced.peak_bytes for traced in traces.values())
     longest = max(len(traced.timeline) for traced in traces.values())
     for axes, (title, traced) in zip(rows, traces.items(), strict=True):
-        _bands(axes, traced, highest, longest, names or {})
+        width = longest if same_time else len(traced.timeline)
+        _bands(axes, traced, highest, width, names or {})
         axes.set_title(title, loc="right")
         axes.grid(visible=False, axis="x")
         bytes_axis(axes)
-    rows[0].set(xlim=(0, longest), ylim=(0, 1.15 * highest))
+        axes.set(xlim=(0, width), ylim=(0, 1.15 * highest))
     rows[-1].set_xlabel("allocations and releases, in order")
     rows[0].legend(
         handles=[Patch(color=color, label=meaning) for meaning, color in MEANINGS.items()],
@@ -81,9 +84,12 @@ def _bands(axes: Axes, traced: Trace, highest: int, longest: int, names: Mapping
             linewidth=0.7 if end - start > WIDE * longest else 0,
         )
         name = names.get(label, label)
-        if len(name) * WIDE * longest < end - start and size > 0.06 * highest:
-            middle = (start + end) // 2
-            spot = middle, below[middle] + size / 2
+        room = len(name) * WIDE * longest
+        if room < end - start and size > 0.06 * highest:
+            levels = (list(group) for _, group in groupby(places, below.__getitem__))
+            level = max(levels, key=len)  # where the band runs straight for longest
+            level = level if len(level) > room else [(start + end) // 2]
+            spot = (level[0] + level[-1] + 1) / 2, below[level[0]] + size / 2
             axes.annotate(name, spot, ha="center", va="center", color="white", fontsize=9)
         for at in places:
             below[at] += size

@@ -48,7 +48,8 @@ TENSORS = {
 def _profiles(cure: str, names: Mapping[str, str], training: bool = True) -> Picture:
     """The profiles of some programs of a cure, by what the figure calls them."""
     runs = {words: _run(cure, name, training).predicted for name, words in names.items()}
-    return figures.profiles({words: t for words, t in runs.items() if t}, TENSORS)
+    traces = {words: t for words, t in runs.items() if t}
+    return figures.profiles(traces, TENSORS, same_time=cure != "loss")
 
 
 def numbers() -> dict[str, Any]:
@@ -124,6 +125,7 @@ def _claims_on_memory() -> dict[str, bool]:
     away = _run("checkpoint", "layers_offloaded").recorded
     auto = CURES["autocast"]
     chunked = _run("loss", "ChunkedLogits").recorded
+    rows = ledger.ledger()
     return {
         "every recorded peak that the page shows is the predicted one": all(
             run.equal for cure in CURES.values() for run in shown(cure) if run.predicted
@@ -163,6 +165,13 @@ def _claims_on_memory() -> dict[str, bool]:
             numbers()["loss_mb"] // numbers()["logits_mb"] == 3
         ),
         "in chunks the largest tensors are those of 512 tokens": (chunked.peak_bytes < 512 * 1e6),
+        "attention is the largest entry of the ledger, and fused the smallest": (
+            max(rows, key=lambda name: rows[name][0]) == "kept by attention"
+            and min(rows, key=lambda name: rows[name][1]) == "kept by attention"
+        ),
+        "with checkpoints the loss is next after the model's own state": (
+            sorted(rows, key=lambda name: -rows[name][2])[3] == "logits, at their peak"
+        ),
         "the state of Llama 3 8B alone is more than an H100 has": (
             numbers()["llama_state_gb"] > 80 * 2**30 / 1e9
         ),

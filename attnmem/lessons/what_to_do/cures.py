@@ -106,13 +106,16 @@ def said(*runs: Found) -> str:
     return ", ".join(f"{bytes_off:+,} B" for bytes_off in off) or "equal"
 
 
-def table_of(section: str) -> Table:
-    """The cures of a section: each program's peak, by hand, predicted and recorded."""
+def table_of(section: str, both: bool = False) -> Table:
+    """The cures of a section: each program's peak, by hand, predicted and recorded.
+
+    In training if it is recorded so, and with ``both`` in inference, too.
+    """
     rows: dict[tuple[str, bool, Workload], tuple[Any, ...]] = {}
     for cure in (CURES[name] for name in SECTIONS[section]):
         w = cure.workloads[0]
         for version in cure.versions:
-            for training in cure.modes:
+            for training in cure.modes if both else cure.modes[-1:]:
                 run, name = found(version, w, training), version.__name__
                 form = PEAKS.get(name, (None, None))[training]
                 equal = said(run) if run.predicted else "not predicted"
