@@ -136,6 +136,7 @@ def test_figures_are_visible_and_described(seen):
         "roofline": 4,
         "training": 2,
         "published": 2,
+        "what-to-do": 3,
         "tiles": 4,
     }
     figures |= dict.fromkeys(("setup", "measurement", "notation", "status"), 0)
@@ -245,8 +246,8 @@ def test_pages_have_a_sidebar_contents_and_neighbours(visit):
     page = visit("memory").page
     assert page.locator(".sidebar-tree a").all_inner_texts()[:3] == [
         "Setup",
-        "Notation",
         "1. Standard attention",
+        "2. Memory",
     ]
     assert "The peak" in page.locator(".toc-tree").inner_text()
     assert "Measurement" in page.locator("a.next-page").inner_text()

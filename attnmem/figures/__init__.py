@@ -2,6 +2,8 @@
 
 from attnmem.figures.allocator import segments
 from attnmem.figures.attention import matrices, shapes
+from attnmem.figures.bands import profiles
+from attnmem.figures.blocks import across, block_traffic, tiles
 from attnmem.figures.counted import shares, traffic
 from attnmem.figures.memory import (
     lifetimes,
@@ -11,10 +13,8 @@ from attnmem.figures.memory import (
     peaks,
     stacks,
 )
-from attnmem.figures.profiles import profiles
 from attnmem.figures.programs import Peak, program_peaks
 from attnmem.figures.speed import Point, Roof, intensities, roof, rooflines
-from attnmem.figures.tiles import across, block_traffic, tiles
 
 __all__ = [
     "Peak",

@@ -1,6 +1,7 @@
 """The one style of the book's pictures."""
 
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,11 @@ STYLE: Any = {
 }
 
 
+# Matplotlib writes paths to a millionth of a point; a hundredth makes files half as large.
+PATH = re.compile(r'\bd="[^"]*"')
+DIGITS = re.compile(r"(\.\d\d)\d+")
+
+
 class Picture(Figure):
     """A figure that notebooks show as SVG, the same bytes for the same picture."""
 
@@ -39,7 +45,7 @@ class Picture(Figure):
         buffer = io.StringIO()
         with rc_context(STYLE):
             self.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-        return buffer.getvalue()
+        return PATH.sub(lambda path: DIGITS.sub(r"\1", path[0]), buffer.getvalue())
 
 
 def limit(axes: Axes, x: float, y: float, name: str) -> None:

@@ -126,7 +126,7 @@ def measure_call(
     ``step`` raises.
 
     >>> x = torch.ones(256, 256)
-    >>> measure_call(lambda: x * 2, "cpu").peak_bytes == 4 * 256 * 256
+    >>> measure_call(lambda: x + x, "cpu").peak_bytes == 4 * 256 * 256
     True
     """
 

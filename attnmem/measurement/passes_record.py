@@ -18,7 +18,7 @@ from attnmem.measurement.records import DATA, JSON
 from attnmem.roofline import Ceilings
 from attnmem.workload import Workload
 
-#: Attention in tiles, and what it is compared with.
+# Attention in tiles, and what it is compared with.
 TILES = DATA / "tiles" / "nvidia-h200.json"
 
 

@@ -63,9 +63,7 @@ def attention(
     if choice.kernel == "math":
         return _math(query, key, value, mask, enable_gqa, dropout_p, is_causal, scale)
     if choice.kernel is None:
-        raise RuntimeError(
-            f"no enabled kernel of scaled_dot_product_attention takes these inputs: {choice}"
-        )
+        raise RuntimeError(f"scaled_dot_product_attention: {choice}")
     fused = {"cudnn": _cudnn, "flash": _flash, "efficient": _efficient}[choice.kernel]
     fused = fused if device == "cuda" else _flash_on_cpu
     options: dict[str, Any] = {"dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}

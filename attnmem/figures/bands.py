@@ -74,10 +74,12 @@ def _bands(axes: Axes, traced: Trace, highest: int, longest: int, names: Mapping
     for life in large:
         label, size, start, end = life
         places = range(start, end)
+        steps = [at for at in places if at == start or below[at] != below[at - 1]]
+        levels = [*(below[at] for at in steps), below[end - 1]]
         axes.fill_between(
-            [*places, end],
-            [*(below[at] for at in places), below[end - 1]],
-            [*(below[at] + size for at in places), below[end - 1] + size],
+            [*steps, end],
+            levels,
+            [level + size for level in levels],
             step="post",
             color=GREEN if life in kept else ORANGE,
             edgecolor="white",
@@ -86,8 +88,8 @@ def _bands(axes: Axes, traced: Trace, highest: int, longest: int, names: Mapping
         name = names.get(label, label)
         room = len(name) * WIDE * longest
         if room < end - start and size > 0.06 * highest:
-            levels = (list(group) for _, group in groupby(places, below.__getitem__))
-            level = max(levels, key=len)  # where the band runs straight for longest
+            flat = (list(group) for _, group in groupby(places, below.__getitem__))
+            level = max(flat, key=len)  # where the band runs straight for longest
             level = level if len(level) > room else [(start + end) // 2]
             spot = (level[0] + level[-1] + 1) / 2, below[level[0]] + size / 2
             axes.annotate(name, spot, ha="center", va="center", color="white", fontsize=9)
