@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgba
@@ -116,7 +117,10 @@ def stairs(axes):
 
 
 def stairs_of(patch):
-    return list(patch.get_data().values)
+    """The level of stairs at each place."""
+    levels, edges, _ = patch.get_data()
+    widths = np.diff(edges).astype(int)
+    return list(np.repeat(levels, widths))
 
 
 def test_every_figure_is_tested():
@@ -423,8 +427,9 @@ def test_profiles_stack_bands_up_to_what_is_alive():
             for at, live in enumerate(alive)
         ]
         kept, small = (patch for patch in axes.patches if hasattr(patch, "get_data"))
-        assert stairs_of(small) == rest
-        assert list(small.get_data().baseline) == stairs_of(kept)
+        unseen = TRAINING.peak_bytes / 500  # less than a pixel
+        assert stairs_of(small) == pytest.approx(rest, abs=unseen)
+        assert list(small.get_data().baseline) == list(kept.get_data().values)
         assert "weights" in dict(written(axes))
         assert dict(written(axes))["29.9 MB"] == (alive.index(max(alive)), max(alive))
         assert axes.get_ylabel() == "memory"

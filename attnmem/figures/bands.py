@@ -1,6 +1,6 @@
 """Memory over the time of a run, in bands that bear their tensors' names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, groupby
 
 from matplotlib import rc_context
@@ -12,6 +12,7 @@ from attnmem.figures.style import BLUE, GREEN, ORANGE, STYLE, Picture, bytes_axi
 from attnmem.prediction.trace import Trace
 
 SMALL = 1 / 40  # of the highest peak: a smaller tensor has no band of its own
+FINE = 1 / 500  # of it: less than a pixel, so no step of a band
 WIDE = 1 / 90  # of the time axis, which a letter takes
 PALE = "#8CCFBB"  # green, for what is small and kept
 MEANINGS = {
@@ -69,12 +70,15 @@ def _bands(axes: Axes, traced: Trace, highest: int, longest: int, names: Mapping
         if end < length:
             into[end] -= sign * size
     below, lowest = [*accumulate(changes)], [*accumulate(pale)]
-    axes.stairs(lowest, color=PALE, fill=True)
-    axes.stairs(below, baseline=lowest, color=BLUE, fill=True)
+    both = (_steps(range(length), levels, highest) for levels in (lowest, below))
+    steps = sorted({at for found in both for at in found})
+    floor, edges = [lowest[at] for at in steps], [*steps, length]
+    axes.stairs(floor, edges, color=PALE, fill=True)
+    axes.stairs([below[at] for at in steps], edges, baseline=floor, color=BLUE, fill=True)
     for life in large:
         label, size, start, end = life
         places = range(start, end)
-        steps = [at for at in places if at == start or below[at] != below[at - 1]]
+        steps = _steps(places, below, highest)
         levels = [*(below[at] for at in steps), below[end - 1]]
         axes.fill_between(
             [*steps, end],
@@ -104,3 +108,12 @@ def _bands(axes: Axes, traced: Trace, highest: int, longest: int, names: Mapping
         ha="center",
         va="bottom",
     )
+
+
+def _steps(places: Sequence[int], levels: Sequence[int], highest: int) -> list[int]:
+    """The first of the places, and those where the level has changed by what one can see."""
+    steps = [places[0]]
+    for at in places:
+        if abs(levels[at] - levels[steps[-1]]) > FINE * highest:
+            steps.append(at)
+    return steps
