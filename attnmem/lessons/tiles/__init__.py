@@ -165,7 +165,7 @@ def _claims_on_memory() -> dict[str, bool]:
             for block in CUTS
         ),
         "merging blocks of 128 is as exact as one sum, single keys are not": (
-            accuracy(128) < 1.5 * accuracy(65536) < 10 * accuracy(128) < accuracy(1)
+            accuracy(128) < 1.5 * accuracy(16384) < 10 * accuracy(128) < accuracy(1)
         ),
         "the loop moves about eight times the bound": all(7.5 < r < 8.5 for r in ratios),
         "the bound for the L2 cache is less than what must move": (
