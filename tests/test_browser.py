@@ -134,7 +134,7 @@ def test_figures_are_visible_and_described(seen):
     figures = {
         "attention": 3,
         "memory": 4,
-        "intensity": 2,
+        "intensity": 3,
         "roofline": 4,
         "training": 2,
         "published": 2,
