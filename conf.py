@@ -53,6 +53,7 @@ extensions = [
     "margins",
     "notebooks",
     "progress",
+    "repository",
     "taught",
 ]
 
