@@ -91,6 +91,13 @@ copybutton_selector = "div.cell_input div.highlight pre"
 
 templates_path = [str(Path(__file__).parent / "book" / "_templates")]
 
+# nox -s linkcheck, which the build does not do: other people's servers are not ours to depend on.
+linkcheck_timeout = 20
+linkcheck_retries = 2
+linkcheck_rate_limit_timeout = 60
+linkcheck_anchors_ignore_for_url = [r"https://github\.com/.*"]  # a script adds them
+linkcheck_ignore = [r"https://doi\.org/.*"]  # publishers answer a robot with "forbidden"
+
 html_theme = "furo"
 html_title = "attnmem"
 html_favicon = "book/_static/favicon.svg"
