@@ -103,6 +103,9 @@ html_title = "attnmem"
 html_favicon = "book/_static/favicon.svg"
 html_static_path = ["book/_static"]
 html_css_files = ["book.css"]
+html_js_files = [("reach.js", {"defer": "defer"})]
+# Formulas are read without stopping at each; the wide ones stop (reach.js).
+mathjax3_config = {"options": {"menuOptions": {"settings": {"inTabOrder": False}}}}
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {
