@@ -255,11 +255,16 @@ def claims() -> dict[str, bool]:
     llama, gpt, a_batch = LLAMA.workload(), GPT.workload(), GPT.workload(batch=BATCH)
     pair = (A100, H100)
     found = {bound(s, c) for w in (llama, gpt, a_batch) for s in standard_steps(w) for c in pair}
+    registers, shared, l2, hbm, _ = levels(H100)
     f32, *_ = standard_steps(replace(W, dtype=torch.float32))
     shrinks = least_seconds(llama, A100) / least_seconds(llama, H100)
     return {
         "S fits into no level that is nearer than memory": all(
             level.bytes < W.score_bytes for level in levels(H100)[:3] if level.bytes
+        ),
+        "registers and shared memory hold less than L2, HBM a thousand times as much": (
+            max(known(shared.bytes), known(registers.bytes)) < known(l2.bytes)
+            and 1000 * known(l2.bytes) < known(hbm.bytes)
         ),
         "PV has FLOPs and intensity of QKᵀ": (pv.flops, pv.intensity) == (qk.flops, qk.intensity),
         "all bytes are 6S + 4X": sum(step.bytes_moved for step in steps) == total(W, 6, 4),
