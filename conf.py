@@ -53,6 +53,7 @@ extensions = [
     "margins",
     "notebooks",
     "progress",
+    "repository",
     "taught",
 ]
 
@@ -90,11 +91,21 @@ copybutton_selector = "div.cell_input div.highlight pre"
 
 templates_path = [str(Path(__file__).parent / "book" / "_templates")]
 
+# nox -s linkcheck, which the build does not do: other people's servers are not ours to depend on.
+linkcheck_timeout = 20
+linkcheck_retries = 2
+linkcheck_rate_limit_timeout = 60
+linkcheck_anchors_ignore_for_url = [r"https://github\.com/.*"]  # a script adds them
+linkcheck_ignore = [r"https://doi\.org/.*"]  # publishers answer a robot with "forbidden"
+
 html_theme = "furo"
 html_title = "attnmem"
 html_favicon = "book/_static/favicon.svg"
 html_static_path = ["book/_static"]
 html_css_files = ["book.css"]
+html_js_files = [("reach.js", {"defer": "defer"})]
+# Formulas are read without stopping at each; the wide ones stop (reach.js).
+mathjax3_config = {"options": {"menuOptions": {"settings": {"inTabOrder": False}}}}
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {

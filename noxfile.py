@@ -47,6 +47,16 @@ def docs_live(session: nox.Session) -> None:
 
 
 @nox.session
+def linkcheck(session: nox.Session) -> None:
+    """Ask for every page elsewhere that the book links to; needs network."""
+    without_arguments(session)
+    install(session, "docs")
+    session.run(
+        "python", "-m", "sphinx", *SPHINX, "-b", "linkcheck", "book/en", str(BUILD / "links")
+    )
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; what follows -- goes to pytest: nox -s tests -- -k memory."""
     install(session, "tests")

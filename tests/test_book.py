@@ -1,7 +1,11 @@
 """Real builds of the book, as strict as the ones that readers make."""
 
 import re
+import subprocess
 from pathlib import Path
+
+import pytest
+import repository
 
 EXECUTING = " s  index\n"  # what a build prints of a page whose cells it runs: how long
 
@@ -81,3 +85,51 @@ def test_failing_cells_and_broken_references_fail_the_build_and_all_are_shown(sm
         assert re.search(rf"/{name}\.md.*: WARNING: ", output), output
     for name in ("first_mistake", "second_mistake"):
         assert f"NameError: name '{name}' is not defined" in output
+
+
+@pytest.mark.parametrize(
+    ("remote", "page"),
+    [
+        ("https://github.com/owner/book.git", "https://github.com/owner/book"),
+        ("https://name:secret@gitlab.com/a/b/c", "https://gitlab.com/a/b/c"),
+        ("git@github.com:owner/book.git", "https://github.com/owner/book"),
+        ("ssh://git@codeberg.org:22/owner/book", "https://codeberg.org/owner/book"),
+        ("/home/someone/book", None),
+        ("../book.git", None),
+        ("file:///srv/book.git", None),
+        ("https://localhost/owner/book", None),
+        ("git@server:owner/book.git", None),
+        ("http://10.0.0.7:3000/owner/book", None),
+        ("https://git.company.internal/owner/book", None),
+        ("", None),
+    ],
+)
+def test_a_repository_s_address_is_one_that_all_can_open(remote, page):
+    assert repository.public(remote) == page
+
+
+def test_a_workflow_knows_where_its_repository_is(tmp_path):
+    workflow = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "owner/book"}
+    assert repository.address(tmp_path, workflow) == "https://github.com/owner/book"
+    assert repository.address(tmp_path, {}) is None
+
+
+def test_a_page_links_to_the_repository_if_it_has_an_address(small_book, monkeypatch):
+    for name in ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY"):
+        monkeypatch.delenv(name, raising=False)
+    page = small_book.pages / "index.md"
+    page.write_text("# A page\n\nClone {repository}`its repository`.\n")
+
+    def clone(remote: str) -> str:
+        subprocess.run(["git", "init", "-q", small_book.folder], check=True)
+        config = ["git", "-C", str(small_book.folder), "config", "remote.origin.url", remote]
+        subprocess.run(config, check=True)
+        done = small_book.build()
+        assert done.returncode == 0, done.stdout
+        return (small_book.html / "index.html").read_text()
+
+    private = clone("/srv/secret/book.git")
+    assert "Clone its repository." in private
+    assert "secret" not in private
+    link = '<a class="reference external" href="https://github.com/owner/book">its repository</a>'
+    assert link in clone("git@github.com:owner/book.git")

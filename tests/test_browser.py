@@ -1,112 +1,18 @@
 """Every page in a real browser: what a reader sees, and what a reader's network sees."""
 
-import contextlib
-import functools
 import gzip
-import http.server
 import itertools
-import os
-import shutil
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PAGES
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-NAMES = [page.stem for page in PAGES]
-
-LAPTOP, PHONE = ViewportSize(width=1280, height=720), ViewportSize(width=390, height=800)
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+from visiting import LAPTOP, NAMES, PHONE, fits
 
 # A page may cost this much on a first visit and on the next, compressed, mathematics apart.
 FIRST_VISIT, NEXT_VISIT = 400_000, 60_000
 # Ten runs as pictures of memory over time, each of hundreds of steps.
 MANY_STEPS = {"what-to-do": 100_000}
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture(scope="session")
-def site(built_book: Path) -> Iterator[str]:
-    handler = functools.partial(Handler, directory=str(built_book))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        missing = f"no browser on the path: looked for {', '.join(BROWSERS)}"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with sync_playwright() as playwright:
-        # In a container Chromium runs as root, and its sandbox does not start there.
-        options = [
-            "--no-sandbox",
-            "--disable-background-networking",
-            "--disable-component-update",
-        ]
-        browser = playwright.chromium.launch(executable_path=found, args=options)
-        yield browser
-        browser.close()
-
-
-class Visit:
-    """A page, loaded, with what went wrong and what came over the network."""
-
-    def __init__(self, page: Page, address: str) -> None:
-        self.page = page
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        page.on("console", self._note_console)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("requestfailed", lambda request: self.complaints.append(request.url))
-        page.on("response", self._note_response)
-        page.goto(address, wait_until="networkidle")
-        if page.locator(".math").count():
-            page.wait_for_selector("mjx-container")
-
-    def _note_console(self, message) -> None:
-        if message.type in ("error", "warning"):
-            self.complaints.append(message.text)
-
-    def _note_response(self, response) -> None:
-        if response.status >= 400:
-            self.complaints.append(f"{response.status} {response.url}")
-
-
-@pytest.fixture
-def visit(browser: Browser, site: str) -> Iterator[Callable[..., Visit]]:
-    """Loads a page as a reader who comes for the first time."""
-    with contextlib.ExitStack() as contexts:
-
-        def open_page(name: str, **options) -> Visit:
-            context = contexts.enter_context(browser.new_context(**options))
-            return Visit(context.new_page(), f"{site}/{name}.html")
-
-        yield open_page
-
-
-@pytest.fixture(scope="module", params=NAMES)
-def seen(request, browser: Browser, site: str) -> Iterator[Visit]:
-    """Each page, loaded once, in the light and on a laptop, for all tests that leave it so."""
-    with browser.new_context(color_scheme="light", viewport=LAPTOP) as context:
-        yield Visit(context.new_page(), f"{site}/{request.param}.html")
-
-
-def fits(page: Page) -> bool:
-    """Whether nothing of a page must be scrolled sideways."""
-    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def test_a_page_loads_whole_and_from_here_alone(seen, site):
@@ -134,7 +40,7 @@ def test_figures_are_visible_and_described(seen):
     figures = {
         "attention": 3,
         "memory": 4,
-        "intensity": 2,
+        "intensity": 3,
         "roofline": 4,
         "training": 2,
         "published": 2,
@@ -169,6 +75,33 @@ def test_a_page_is_light(seen, site, built_book):
         if file.endswith(".html") or not all(Path(file).name in page for page in pages)
     ]
     assert 0 < sum(own) <= MANY_STEPS.get(Path(seen.page.url).stem, NEXT_VISIT)
+
+
+def findings(page: Page, *without: str, rules: tuple[str, ...] = ()) -> list[str]:
+    """What axe finds, in all rules or in some, where it does not look into what is ``without``."""
+    options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
+    found = Axe().run(page, {"exclude": [[part] for part in without]}, options).response
+    return [f"{v['id']}: {node['html']}" for v in found["violations"] for node in v["nodes"]]
+
+
+def test_axe_finds_nothing(seen):
+    page = seen.page
+    page.emulate_media(reduced_motion="reduce")  # a fold that fades in is pale at first
+    page.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
+    # Formulas are as dark as the text around them; code is looked at below, as it takes long.
+    rest = "mjx-container", "div.highlight span"
+    assert findings(page, *rest) == []
+    page.emulate_media(color_scheme="dark")
+    assert findings(page, *rest, rules=("color-contrast",)) == []
+    page.emulate_media(color_scheme="light")
+
+
+@pytest.mark.parametrize("name", ["setup", "search", "reference/attnmem.programs"])
+def test_axe_finds_nothing_in_code_and_where_sphinx_writes_the_page(visit, name):
+    page = visit(name).page
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        assert findings(page) == []
 
 
 def test_a_listing_s_number_and_caption_do_not_touch(visit):
@@ -228,8 +161,8 @@ def test_copy_buttons_copy_exactly_the_input(visit):
 def test_search_finds_a_chapter(visit):
     page = visit("search").page
     page.goto(page.url + "?q=softmax")
-    page.wait_for_selector("ul.search li")
-    assert "Standard attention" in page.locator("ul.search").inner_text()
+    # Results come one after the other.
+    page.locator("ul.search li", has_text="Standard attention").first.wait_for()
 
 
 def test_dark_mode_can_be_chosen(visit):
@@ -251,6 +184,6 @@ def test_pages_have_a_sidebar_contents_and_neighbours(visit):
         "1. Standard attention",
         "2. Memory",
     ]
-    assert "The peak" in page.locator(".toc-tree").inner_text()
+    assert "The peak" in page.locator(".toc-tree").text_content()
     assert "Measurement" in page.locator("a.next-page").inner_text()
     assert "Standard attention" in page.locator("a.prev-page").inner_text()

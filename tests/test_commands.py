@@ -25,7 +25,8 @@ from attnmem.measurement.calls import STEPS_RECORD
 from attnmem.measurement.kinds import KINDS
 from attnmem.measurement.records import CORPUS_RECORD, DATA, SHIPPED
 
-SESSIONS = {"docs", "docs-live", "tests", "lint", "measure", "bench", "wheels", "dist", "clean"}
+SESSIONS = {"docs", "docs-live", "linkcheck", "tests", "lint", "measure", "bench", "wheels", "dist"}
+SESSIONS |= {"clean"}
 TERMINAL = {"NO_COLOR": "1", "COLUMNS": "200"}
 
 

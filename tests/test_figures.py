@@ -13,6 +13,7 @@ from matplotlib.text import Text
 
 from attnmem import Workload, figures, standard_attention, trace
 from attnmem.catalog import accelerator
+from attnmem.catalog.levels import levels
 from attnmem.figures.style import BLUE, GREEN, GREY, ORANGE
 from attnmem.formulas import alive_at_peak, peak_bytes, standard_steps
 from attnmem.lessons.table import Table
@@ -64,6 +65,7 @@ DRAW: dict[str, Callable[[], Any]] = {
     "memory_bars": lambda: figures.memory_bars([W, replace(W, seq_len=1024)]),
     "memory_curves": lambda: figures.memory_curves(W, LENGTHS, [CARD]),
     "peaks": lambda: figures.peaks(RUNS, [CARD]),
+    "hierarchy": lambda: figures.hierarchy(levels(accelerator("H100 SXM")), "S", 10**9),
     "intensities": lambda: figures.intensities(W, LENGTHS, [64, 128], [CARD]),
     "roof": lambda: figures.roof(ROOFS[0], PREDICTED),
     "rooflines": lambda: figures.rooflines(ROOFS, PREDICTED, MEASURED, {"exp": 4e12}),
@@ -469,6 +471,27 @@ def test_stacks_adds_up_to_each_peak():
     assert written(axes) == [*inside, end, *less]
     assert ticks(axes.yaxis) == ["inference", "less"]
     assert axes.get_xlabel() == "memory alive at the peak"
+
+
+def test_hierarchy_shows_what_each_level_holds_and_delivers():
+    card = accelerator("H100 SXM")
+    held, fast = DRAW["hierarchy"]().axes
+    ends = {y[0]: x[1] for x, y in lines(held) if len(x) == 2 and y[0] == y[1]}
+    sizes = {0: 33 * 2**20, 1: 132 * 228 * 2**10, 2: 50 * 2**20, 3: card.memory_bytes}
+    assert ends == sizes
+    ends = {y[0]: x[1] for x, y in lines(fast) if y[0] == y[1]}
+    assert ends == {1: pytest.approx(132 * 128 * 1.83e9), 3: 3.35e12, 4: 64e9}
+    assert [text for text, _ in written(held)] == [
+        *("34.6 MB", "30.8 MB", "52.4 MB", "85.9 GB", "as the machine has", "S")
+    ]
+    assert [text for text, _ in written(fast)].count("not printed") == 2
+    assert lines(held)[-1][0] == [10**9, 10**9]
+    assert ticks(held.yaxis)[0] == "registers"
+
+
+def test_levels_are_known_of_hopper_alone():
+    with pytest.raises(ValueError, match="H100 SXM or an H200 SXM, got A100"):
+        levels(accelerator("A100 80 GB SXM4"))
 
 
 def test_tiles_shows_one_tile_at_work_and_what_is_merged():

@@ -5,6 +5,7 @@ from attnmem.figures.attention import matrices, shapes
 from attnmem.figures.bands import profiles
 from attnmem.figures.blocks import across, block_traffic, tiles
 from attnmem.figures.counted import shares, traffic
+from attnmem.figures.levels import hierarchy
 from attnmem.figures.memory import (
     lifetimes,
     live,
@@ -22,6 +23,7 @@ __all__ = [
     "Roof",
     "across",
     "block_traffic",
+    "hierarchy",
     "intensities",
     "lifetimes",
     "live",

@@ -32,7 +32,7 @@ def table_of_models() -> Table:
     inside = [torch.empty(*w.shape[:3], w.seq_len, dtype=w.dtype, device="meta") for _, w in models]
     around = [torch.empty(w.shape, dtype=w.dtype, device="meta") for _, w in models]
     return Table(
-        {"": ""} | {m.name: "," for m, _ in models},
+        {"size": ""} | {m.name: "," for m, _ in models},
         [
             ("Q, K, V, O", *map(shape_text, around)),
             ("S, P", *map(shape_text, inside)),

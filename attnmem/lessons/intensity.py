@@ -8,9 +8,10 @@ import torch
 
 from attnmem import figures
 from attnmem.catalog import ACCELERATORS, Accelerator, accelerator, model
+from attnmem.catalog.levels import levels
 from attnmem.figures.style import Picture
 from attnmem.formulas import standard_steps
-from attnmem.lessons.shared import SHORT, W, total
+from attnmem.lessons.shared import SHORT, W, known, total
 from attnmem.lessons.table import Table
 from attnmem.roofline import attainable_seconds, bound, limits, ridge_point
 from attnmem.workload import Workload
@@ -199,6 +200,10 @@ def numbers() -> dict[str, Any]:
     shared = LLAMA.heads // LLAMA.kv_heads
     return {
         "roof": _roof(),
+        "levels": figures.hierarchy(levels(H100), "S at N = 8192", W.score_bytes),
+        "levels_s_gb": W.score_bytes / 1e9,
+        "levels_shared_over": _rate("shared memory") / H100.bandwidth,
+        "levels_over_host": H100.bandwidth / _rate("host, by PCIe"),
         "scale_could": ridge_point(H100, matrix=False) * scale.bytes_moved / W.score_elements,
         "scale_intensity": scale.intensity,
         "softmax_intensity": softmax.intensity,
@@ -234,6 +239,11 @@ def numbers() -> dict[str, Any]:
     }
 
 
+def _rate(name: str) -> float:
+    """The bytes per second of a level of the H100."""
+    return known(next(x.bytes_per_second for x in levels(H100) if x.name == name))
+
+
 def claims() -> dict[str, bool]:
     """What the text says of its numbers."""
     qk, scale, softmax, pv = steps = standard_steps(W)
@@ -245,9 +255,17 @@ def claims() -> dict[str, bool]:
     llama, gpt, a_batch = LLAMA.workload(), GPT.workload(), GPT.workload(batch=BATCH)
     pair = (A100, H100)
     found = {bound(s, c) for w in (llama, gpt, a_batch) for s in standard_steps(w) for c in pair}
+    registers, shared, l2, hbm, _ = levels(H100)
     f32, *_ = standard_steps(replace(W, dtype=torch.float32))
     shrinks = least_seconds(llama, A100) / least_seconds(llama, H100)
     return {
+        "S fits into no level that is nearer than memory": all(
+            level.bytes < W.score_bytes for level in levels(H100)[:3] if level.bytes
+        ),
+        "registers and shared memory hold less than L2, HBM a thousand times as much": (
+            max(known(shared.bytes), known(registers.bytes)) < known(l2.bytes)
+            and 1000 * known(l2.bytes) < known(hbm.bytes)
+        ),
         "PV has FLOPs and intensity of QKᵀ": (pv.flops, pv.intensity) == (qk.flops, qk.intensity),
         "all bytes are 6S + 4X": sum(step.bytes_moved for step in steps) == total(W, 6, 4),
         "softmax and scaling are far below all matrix units": 10 * pointwise < min(matrix_points),
