@@ -192,10 +192,11 @@ def lifetimes(traced: Trace, formula: str = "") -> Picture:
 
 
 @rc_context(STYLE)
-def live(traces: Mapping[str, Trace]) -> Picture:
+def live(traces: Mapping[str, Trace], unit: int = 0) -> Picture:
     """The bytes alive over each of several runs of training, one above the other on one scale.
 
-    A dashed line marks where backward begins, with the allocation of dO.
+    A dashed line marks where backward begins, with the allocation of dO. With a ``unit``, the bytes
+    of S, an axis at the right counts in it.
     """
     figure = Picture(figsize=(8.0, 1.2 + 1.7 * len(traces)))
     rows = figure.subplots(len(traces), 1, sharey=True, squeeze=False)[:, 0]
@@ -216,5 +217,10 @@ def live(traces: Mapping[str, Trace]) -> Picture:
         axes.set_title(name, loc="right")
         axes.set_xlim(0, len(alive))
         bytes_axis(axes)
+        if unit:
+            units = axes.secondary_yaxis(
+                "right", functions=(lambda size: size / unit, lambda count: count * unit)
+            )
+            units.set_ylabel("in units of S")
     rows[-1].set_xlabel("allocations and releases, in order")
     return figure
