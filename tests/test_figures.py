@@ -384,7 +384,7 @@ def test_lifetimes_has_a_bar_for_each_tensor_and_marks_the_peak():
     live = [event.live for event in TRAINING.timeline]
     assert stairs(above) == live
     peak = live.index(TRAINING.peak_bytes)
-    assert dict(written(above)) == {"peak": (peak + 0.5, TRAINING.peak_bytes)}
+    assert dict(written(above)) == {"29.88 MB": (peak + 0.5, 1.05 * TRAINING.peak_bytes)}
     for axes in (above, below):
         span = axes.patches[-1]
         assert (span.get_x(), span.get_width()) == (peak, 1)

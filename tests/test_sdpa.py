@@ -462,7 +462,7 @@ def test_the_command_tells_the_kernel_the_reasons_and_the_peaks():
     code, text = command(*given)
     assert code == 0
     assert text.startswith("cudnn is taken\n")
-    assert "efficient is not: K has 1 head for 4 of Q" in text
+    assert "efficient is not taken: K has 1 head for 4 of Q" in text
     assert re.search(r"^flash +4,243,480$", text, re.MULTILINE)
     code, text = command(*given, "--json", "--capability", "8.0", "--mask", "float", "--training")
     answer = json.loads(text)

@@ -2,7 +2,6 @@
 # mypy: disable-error-code="no-any-return,no-untyped-call"
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -121,16 +120,15 @@ class Model(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(self.block(w) for _ in range(LAYERS))
 
-    def call(self, block: nn.Module, x: Tensor) -> Tensor:
-        """How a block is called."""
-        return block(x)
-
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Hidden states through all blocks."""
         b, h, n, d = q.shape
-        x = q.view(b, n, h * d)
+        return self.run(q.view(b, n, h * d))
+
+    def run(self, x: Tensor) -> Tensor:
+        """One block after the other."""
         for block in self.blocks:
-            x = self.call(block, x)
+            x = block(x)
         return x
 
 
@@ -151,9 +149,11 @@ class BlocksCheckpointed(Model):
 
     block: type[Block] = UnfusedBlock
 
-    def call(self, block: nn.Module, x: Tensor) -> Tensor:
-        """Inside a checkpoint."""
-        return checkpoint(block, x, use_reentrant=False)
+    def run(self, x: Tensor) -> Tensor:
+        """Each in a checkpoint."""
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False)
+        return x
 
 
 def keep_products(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
@@ -162,14 +162,17 @@ def keep_products(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPol
     return CheckpointPolicy.MUST_SAVE if dear else CheckpointPolicy.PREFER_RECOMPUTE
 
 
+POLICY = functools.partial(create_selective_checkpoint_contexts, keep_products)
+
+
 class SelectivelyCheckpointed(Model):
     """Every block keeps its products, and computes the rest again."""
 
-    def call(self, block: nn.Module, x: Tensor) -> Tensor:
-        """Inside a checkpoint with a policy."""
-        contexts: Callable[..., Any]
-        contexts = functools.partial(create_selective_checkpoint_contexts, keep_products)
-        return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+    def run(self, x: Tensor) -> Tensor:
+        """Each in a checkpoint with a policy."""
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False, context_fn=POLICY)
+        return x
 
 
 class FusedBlocksCheckpointed(BlocksCheckpointed):
@@ -205,7 +208,7 @@ CURES = (
         name="autocast",
         symptom="Autocast to 16 bit saves nothing",
         cause="under autocast softmax runs in 32 bit: 6 bytes per score are kept",
-        change="the fused call, under autocast too",
+        change="the fused call under autocast",
         before=autocast_unfused,
         after=(autocast_fused,),
         workloads=workloads(dtype="float32"),
@@ -213,9 +216,9 @@ CURES = (
     ),
     Cure(
         name="softmax in 32 bit",
-        symptom="A 16-bit model keeps 6 bytes per score",
+        symptom="Softmax in 32 bit: 6 bytes per score are kept",
         cause="softmax is asked for 32 bit, and its result is cast",
-        change="leave the cast out: the kernel adds up in 32 bit anyway",
+        change="softmax without `dtype=torch.float32`",
         before=softmax_in_32_bit,
         after=(unfused,),
         modes=(True,),
@@ -248,7 +251,7 @@ CURES = (
         name="accumulation",
         symptom="The batch does not fit",
         cause="S has all its sequences",
-        change="backward for a part of the batch at a time",
+        change="smaller micro-batches",
         before=whole_batch,
         after=(accumulated,),
         workloads=tuple(w for w in workloads() if w.batch > 1),

@@ -13,13 +13,13 @@ from attnmem.prediction.trace import Trace
 
 SMALL = 1 / 40  # of the highest peak: a smaller tensor has no band of its own
 FINE = 1 / 500  # of it: less than a pixel, so no step of a band
-WIDE = 1 / 90  # of the time axis, which a letter takes
+WIDE = 1 / 90  # of the time axis, which a letter takes; one alone wants room at its sides
 PALE = "#8CCFBB"  # green, for what is small and kept
 MEANINGS = {
     "kept for backward": GREEN,
-    "kept, many small tensors": PALE,
+    "kept, small tensors": PALE,
     "made and thrown away": ORANGE,
-    "small, and gradients": BLUE,
+    "not kept, small; gradients": BLUE,
 }
 
 
@@ -90,7 +90,7 @@ def _bands(axes: Axes, traced: Trace, highest: int, longest: int, names: Mapping
             linewidth=0.7 if end - start > WIDE * longest else 0,
         )
         name = names.get(label, label)
-        room = len(name) * WIDE * longest
+        room = (len(name) + 1) * WIDE * longest
         if room < end - start and size > 0.06 * highest:
             flat = (list(group) for _, group in groupby(places, below.__getitem__))
             level = max(flat, key=len)  # where the band runs straight for longest

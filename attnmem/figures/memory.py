@@ -160,10 +160,11 @@ def stacks(peaks: Mapping[str, Mapping[str, int]]) -> Picture:
 
 
 @rc_context(STYLE)
-def lifetimes(traced: Trace) -> Picture:
+def lifetimes(traced: Trace, formula: str = "") -> Picture:
     """Who is alive when: a bar for each tensor of a trace, and above it the bytes alive.
 
-    Orange tensors are at least as large as S; of a call, as half of the peak.
+    Orange tensors are at least as large as S; of a call, as half of the peak. Above the peak stands
+    its size, and a ``formula`` for it.
     """
     figure = Picture(figsize=(6.2, 1.6 + 0.27 * sum(e.bytes > 0 for e in traced.timeline)))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.2))
@@ -171,7 +172,9 @@ def lifetimes(traced: Trace) -> Picture:
     large = traced.workload.score_bytes if traced.workload else traced.peak_bytes / 2
     moment = live.index(traced.peak_bytes)
     above.stairs(live, color=GREY, fill=True, alpha=0.35)
-    above.annotate("peak", (moment + 0.5, traced.peak_bytes), ha="center", va="bottom")
+    peak = EngFormatter(unit="B", places=2)(traced.peak_bytes)
+    words = f"{peak} = {formula}" if formula else peak
+    above.annotate(words, (moment + 0.5, 1.05 * traced.peak_bytes), ha="right", va="bottom")
     for row, (label, size, start, end) in enumerate(traced.lifetimes):
         colour = ORANGE if size >= large else BLUE
         below.barh(row, end - start, left=start, color=colour, height=0.7)
@@ -183,16 +186,17 @@ def lifetimes(traced: Trace) -> Picture:
     below.grid(visible=False)
     below.spines.left.set_visible(False)
     below.set(xlabel="allocations and releases, in order", xlim=(0, 1.25 * len(live)))
-    above.set_ylim(top=1.25 * traced.peak_bytes)
+    above.set_ylim(top=1.45 * traced.peak_bytes)
     bytes_axis(above)
     return figure
 
 
 @rc_context(STYLE)
-def live(traces: Mapping[str, Trace]) -> Picture:
+def live(traces: Mapping[str, Trace], unit: int = 0) -> Picture:
     """The bytes alive over each of several runs of training, one above the other on one scale.
 
-    A dashed line marks where backward begins, with the allocation of dO.
+    A dashed line marks where backward begins, with the allocation of dO. With a ``unit``, the bytes
+    of S, an axis at the right counts in it.
     """
     figure = Picture(figsize=(8.0, 1.2 + 1.7 * len(traces)))
     rows = figure.subplots(len(traces), 1, sharey=True, squeeze=False)[:, 0]
@@ -213,5 +217,10 @@ def live(traces: Mapping[str, Trace]) -> Picture:
         axes.set_title(name, loc="right")
         axes.set_xlim(0, len(alive))
         bytes_axis(axes)
+        if unit:
+            units = axes.secondary_yaxis(
+                "right", functions=(lambda size: size / unit, lambda count: count * unit)
+            )
+            units.set_ylabel("in units of S")
     rows[-1].set_xlabel("allocations and releases, in order")
     return figure

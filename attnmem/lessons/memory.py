@@ -79,7 +79,7 @@ def numbers() -> dict[str, Any]:
     return {
         "curves": figures.memory_curves(layer, range(512, 32769, 512), [SMALL, H100]),
         "bars": figures.memory_bars([replace(SHORT, seq_len=n) for n in LENGTHS]),
-        "timeline": figures.lifetimes(trace(standard_attention, W)),
+        "timeline": figures.lifetimes(trace(standard_attention, W), "2S + 4X"),
         "programs": figures.program_peaks(_peaks(), W.score_bytes),
         "origin": records.origin(),
         "short_x": SHORT.head_bytes,

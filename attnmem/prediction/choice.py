@@ -40,19 +40,20 @@ class Choice:
         lines = [f"{self.kernel} is taken" if self.kernel else "no kernel can be taken"]
         for name, reasons in self.reasons.items():
             if reasons:
-                lines.append(f"{name} is not: {'; '.join(reasons)}")
+                lines.append(f"{name} is not taken: {'; '.join(reasons)}")
         if self.kernel in (None, "math"):
-            lines.append(f"for a fused kernel, {self._advice()}")
+            lines.append(self._advice())
         return "\n".join(lines)
 
     def _advice(self) -> str:
         for name in self.possible:
             if name != "math":
-                return f"choose {name} with torch.nn.attention.sdpa_kernel"
+                return f"for a fused kernel, choose {name} with torch.nn.attention.sdpa_kernel"
         fused = [name for name in KERNELS[:3] if OFF not in self.reasons[name]] or KERNELS[:3]
         fewest = min(len(self.reasons[name]) for name in fused)
         nearest = [name for name in fused if len(self.reasons[name]) == fewest]
-        return f"change what keeps {' or '.join(nearest)} from being taken"
+        what = "that reason" if fewest == 1 else f"those {fewest} reasons"
+        return f"for a fused kernel, remove {what} of {' or '.join(nearest)}"
 
 
 def which_kernel(
@@ -78,10 +79,10 @@ def which_kernel(
     >>> w = Workload(batch=2, heads=8, seq_len=512, head_dim=64, dtype="float32")
     >>> print(which_kernel(w, kv_heads=2))
     math is taken
-    cudnn is not: float32: it takes float16 and bfloat16
-    flash is not: float32: it takes float16 and bfloat16
-    efficient is not: K has 2 heads for 8 of Q: repeat K and V
-    for a fused kernel, change what keeps cudnn or flash or efficient from being taken
+    cudnn is not taken: float32: it takes float16 and bfloat16
+    flash is not taken: float32: it takes float16 and bfloat16
+    efficient is not taken: K has 2 heads for 8 of Q: repeat K and V
+    for a fused kernel, remove that reason of cudnn or flash or efficient
     """
     keys = w.batch, w.heads if kv_heads is None else kv_heads, kv_len or w.seq_len
     kinds = {"bool": torch.bool, "float": w.dtype}

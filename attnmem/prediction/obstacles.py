@@ -129,7 +129,7 @@ def flash(c: Call) -> Reasons:
     if d > 256:
         yield f"head_dim {d} is over 256"
     if c.mask:
-        yield "a mask: it takes none, but is_causal=True"
+        yield "it takes no mask but is_causal=True"
     small = (8, 6) <= c.capability <= (8, 9) or (12, 0) <= c.capability <= (12, 1)
     if small and c.needs_grad and (192 < d <= 224 or (d > 224 and c.dropout > 0)):
         yield f"a gradient with head_dim {d} on compute capability {major}.{minor}: at most 192"
@@ -150,7 +150,8 @@ def efficient(c: Call) -> Reasons:
     multiple = (8 if half else 4) if major >= 8 else 8 if major == 7 and half else 1
     if not d or not d_v or d % multiple or d_v % multiple:
         wrong = d if not d or d % multiple else d_v
-        yield f"head_dim {wrong} is no multiple of {multiple} (in {dtype_name(c.q.dtype)}) above 0"
+        why = f"no multiple of {multiple} (in {dtype_name(c.q.dtype)})" if wrong else "not above 0"
+        yield f"head_dim {wrong} is {why}"
     if c.release >= (2, 13) and major >= 8 and not all(_aligned(x, multiple) for x in c.operands):
         yield f"Q, K or V begins in its memory at no multiple of {multiple} elements: clone() does"
     if c.four:

@@ -2,7 +2,10 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+
+import torch
 
 from attnmem import figures
 from attnmem.cures import CURES, cells
@@ -12,6 +15,7 @@ from attnmem.figures.style import Picture
 from attnmem.lessons.shared import made, total
 from attnmem.lessons.what_to_do import cures, ledger, speed
 from attnmem.lessons.what_to_do.cures import Found, found, shown
+from attnmem.prediction.trace import trace
 
 #: Programs of the cure "blocks" -> what the figure calls them.
 PROFILES = {
@@ -83,6 +87,11 @@ def numbers() -> dict[str, Any]:
         "kept_dropout": _kept_per_score("dropout", "unfused_dropout"),
         "llama_words": ledger.VOCABULARY,
         "kept_plain": _kept_per_score("fused kernel", "unfused"),
+        "f16_mb": _softmax_in_32_bit(torch.float16) / 1e6,
+        "bf16_mb": _softmax_in_32_bit(torch.bfloat16) / 1e6,
+        "more_flops": _flops("FusedBlocksCheckpointed") / _flops("Model") - 1,
+        "whole_mb": shown(CURES["accumulation"])[0].recorded.peak_bytes / 1e6,
+        "parts_mb": shown(CURES["accumulation"])[1].recorded.peak_bytes / 1e6,
         "compiled": _run("compile", "Compiled", training=False).recorded.peak_bytes,
         "tokens": logits.batch * logits.seq_len,
         "logits_mb": logits.batch * logits.seq_len * 50_257 * 4 / 1e6,
@@ -100,6 +109,18 @@ def numbers() -> dict[str, Any]:
         "llama_rest_gb": rows["kept by the rest"][1] / 1e9,
         "llama_again_gb": rows["kept by the rest"][2] / 1e9,
     }
+
+
+def _softmax_in_32_bit(dtype: torch.dtype, training: bool = True) -> int:
+    """The traced peak of softmax in 32 bit, with inputs in ``dtype``."""
+    cure = CURES["softmax in 32 bit"]
+    return trace(cure.before, replace(cure.workloads[0], dtype=dtype), training).peak_bytes
+
+
+def _flops(name: str) -> float:
+    """Of a step of the four blocks."""
+    predicted = _run("blocks", name).predicted
+    return sum(step.flops for step in predicted.steps) if predicted else 0
 
 
 def _kept_per_score(cure: str, name: str) -> float:
@@ -152,6 +173,14 @@ def _claims_on_memory() -> dict[str, bool]:
             _kept_per_score("fused kernel", "unfused"),
         ]
         == [6, 2],
+        "in bf16 softmax in 32 bit peaks one S higher than in f16": all(
+            _softmax_in_32_bit(torch.bfloat16, mode) - _softmax_in_32_bit(torch.float16, mode)
+            == w.score_bytes
+            for mode in (False, True)
+        ),
+        "a checkpoint around each block costs less than a third more FLOPs": (
+            0 < numbers()["more_flops"] < 1 / 3
+        ),
         "offloading saves two X more than a checkpoint": (
             again.peak_bytes - away.peak_bytes == 2 * w.head_bytes
         ),

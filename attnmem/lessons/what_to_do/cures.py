@@ -1,5 +1,6 @@
 """Every cure before and after its change: predicted, recorded, and whether the two are equal."""
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -34,9 +35,26 @@ SECTIONS = {
     "names": ("names", "chunks", "returned weights"),
     "copies": ("split heads", "contiguous"),
     "autocast": ("autocast", "softmax in 32 bit"),
-    "checkpoint": ("checkpoint", "blocks", "accumulation"),
+    "checkpoint": ("checkpoint", "blocks"),
+    "micro-batches": ("accumulation",),
     "compile": ("compile",),
     "loss": ("loss",),
+}
+
+#: Where a cure has several changes, what the page calls each.
+CHANGES = {
+    "bool_mask": "one boolean mask for all heads",
+    "causal_flag": "`is_causal=True` in place of a mask",
+    "no_names": "no names",
+    "in_place": "no names, and in place (inference only)",
+    "layers_checkpointed": "checkpoint the attention",
+    "layers_offloaded": "keep P in the CPU's memory",
+    "layers_fused": "call the fused kernel",
+    "AttentionCheckpointed": "checkpoint the attention",
+    "BlocksCheckpointed": "checkpoint each block",
+    "Model": "call the fused kernel",
+    "SelectivelyCheckpointed": "fused, and checkpoint all but products",
+    "FusedBlocksCheckpointed": "fused, and checkpoint each block",
 }
 
 #: What the page calls a run.
@@ -85,44 +103,53 @@ def shown(cure: Cure) -> list[Found]:
 
 
 def table_of_cures() -> Table:
-    """All cures: the symptom, the change, and bytes before it and after the best of it."""
+    """All cures: the symptom, the change that saves most, and the peaks before and after it."""
     rows = []
     for section, names in SECTIONS.items():
         for cure in map(CURES.__getitem__, names):
-            before, *after = shown(cure)
-            best = min(after, key=lambda run: run.recorded.peak_bytes)
-            peaks = [run.recorded.peak_bytes / 1e6 for run in (before, best)]
+            before, *after = (run.recorded.peak_bytes / 1e6 for run in shown(cure))
+            best = min(range(len(after)), key=after.__getitem__)
             symptom = f"[{cure.symptom}](#what-to-do-{section})"
-            rows.append((symptom, *peaks, cure.change, said(before, best)))
-    columns = {"symptom": "", "before (MB)": ",.1f", "after (MB)": ",.1f"}
-    return Table(columns | {"change": "", "predicted": ""}, rows)
+            rows.append((symptom, change(cure, cure.after[best]), before, after[best]))
+    columns = {"symptom": "", "best change": "", "before (MB)": ",.1f", "after (MB)": ",.1f"}
+    return Table(columns, rows)
 
 
-def said(*runs: Found) -> str:
-    """What predictions and records say of each other, in a word or two."""
-    if not all(run.predicted for run in runs):
-        return "before: equal" if runs[0].equal else "not"
-    off = [run.difference for run in runs if not run.equal]
-    return ", ".join(f"{bytes_off:+,} B" for bytes_off in off) or "equal"
+def change(cure: Cure, version: Callable[..., Any]) -> str:
+    """In a few words, what was changed in one of the versions of a cure."""
+    return CHANGES.get(version.__name__, cure.change) if len(cure.after) > 1 else cure.change
 
 
-def table_of(section: str, both: bool = False) -> Table:
-    """The cures of a section: each program's peak, by hand, predicted and recorded.
+def table_of(section: str, both: bool = False, by_hand: bool = False) -> Table:
+    """The cures of a section: each change, and the recorded peaks before and after it.
 
-    In training if it is recorded so, and with ``both`` in inference, too.
+    In training if it is recorded so, and with ``both`` in inference, too; ``by_hand`` adds the
+    closed forms of both peaks.
     """
-    rows: dict[tuple[str, bool, Workload], tuple[Any, ...]] = {}
+    rows = []
     for cure in (CURES[name] for name in SECTIONS[section]):
-        w = cure.workloads[0]
-        for version in cure.versions:
+        for version in cure.after:
             for training in cure.modes if both else cure.modes[-1:]:
-                run, name = found(version, w, training), version.__name__
-                form = PEAKS.get(name, (None, None))[training]
-                equal = said(run) if run.predicted else "not predicted"
-                peak = run.recorded.peak_bytes / 1e6
-                rows[name, training, w] = f"`{name}`", RUNS[training], peak, equal, form
-    columns = {"program": "", "run": "", "peak (MB)": ",.1f", "predicted": "", "by hand": ""}
-    return Table(columns, rows.values())
+                pair, w = (cure.before, version), cure.workloads[0]
+                before, after = (found(x, w, training).recorded.peak_bytes / 1e6 for x in pair)
+                forms = [PEAKS.get(x.__name__, (None, None))[training] for x in pair]
+                row = {
+                    "change": change(cure, version),
+                    "run": RUNS[training],
+                    "before (MB)": before,
+                    "after (MB)": after,
+                    "by hand": " → ".join(map(_readable, forms)) if all(forms) else None,
+                }
+                rows.append(row)
+    formats = {"change": "", "run": "", "before (MB)": ",.1f", "after (MB)": ",.1f", "by hand": ""}
+    wanted = {"run": both, "by hand": by_hand}
+    columns = {name: form for name, form in formats.items() if wanted.get(name, True)}
+    return Table(columns, ([row[name] for name in columns] for row in rows))
+
+
+def _readable(form: str | None) -> str:
+    """A closed form as the page writes it: no 1 before a letter, and bytes in a word."""
+    return re.sub(r"\b1(?=[A-Z])", "", re.sub(r"(\d+)B\b", r"\1 bytes", form or ""))
 
 
 def _of(*, dtype: str = "float16", d: int = 64, groups: int = 1, **rest: Any) -> dict[str, Any]:
