@@ -67,7 +67,7 @@ DRAW: dict[str, Callable[[], Any]] = {
     "peaks": lambda: figures.peaks(RUNS, [CARD]),
     "hierarchy": lambda: figures.hierarchy(levels(accelerator("H100 SXM")), "S", 10**9),
     "intensities": lambda: figures.intensities(W, LENGTHS, [64, 128], [CARD]),
-    "roof": lambda: figures.roof(ROOFS[0], PREDICTED),
+    "roof": lambda: figures.roof(ROOFS[0], PREDICTED, ROOFS[1]),
     "rooflines": lambda: figures.rooflines(ROOFS, PREDICTED, MEASURED, {"exp": 4e12}),
     "shares": lambda: figures.shares(OF_ROOFS, ["a", "b"], "cases"),
     "traffic": lambda: figures.traffic(SHARES, [10**6, 10**7, 10**8], LIMITS),
@@ -309,11 +309,13 @@ def test_a_roof_bends_at_its_ridge_and_has_a_dot_for_each_step():
     left, right = axes.get_xlim()
     assert lines(axes)[0] == ([left, 200, right], [2e12 * left, 4e14, 4e14])
     assert left < min(p.intensity for p in PREDICTED)
+    assert ([25, right], [5e13, 5e13]) in lines(axes)
     assert marked(axes, "o") == sorted((p.intensity, p.flops_per_second) for p in PREDICTED)
     places = dict(written(axes))
+    assert places["f32: 25 FLOP/B"] == (right, 5e13)
     assert places["product"] == (60, 1.2e14)
     assert places["memory\nlimits"][0] < 200 < places["arithmetic\nlimits"][0]
-    assert "ridge point\n200 FLOP/B" in places
+    assert "balance point\n200 FLOP/B" in places
     assert labels(axes) == ("FLOPs per byte", "arithmetic")
 
 

@@ -76,8 +76,11 @@ class Roof:
 
 
 @rc_context(STYLE)
-def roof(card: Roof, points: Sequence[Point]) -> Picture:
-    """What a roofline is: the line of a device, the ridge point, and steps on the line."""
+def roof(card: Roof, points: Sequence[Point], lower: Roof | None = None) -> Picture:
+    """What a roofline is: the line of a device, its balance point, and steps on the line.
+
+    ``lower`` is the roof of slower units, with the same slope.
+    """
     figure = Picture(figsize=(7.0, 4.0))
     axes = figure.subplots()
     ridge = card.flops_per_second / card.bandwidth
@@ -89,9 +92,22 @@ def roof(card: Roof, points: Sequence[Point]) -> Picture:
     for x, y, words in (
         (ridge / 5, top / 100, "memory\nlimits"),
         (ridge * 1.1, top / 100, "arithmetic\nlimits"),
-        (ridge * 1.1, 2 * levels[0], f"ridge point\n{ridge:.0f} FLOP/B"),
+        (ridge * 1.1, 2 * levels[0], f"balance point\n{ridge:.0f} FLOP/B"),
     ):
         axes.annotate(words, (x, y), color=GREY, va="center")
+    if lower:
+        bend, level = lower.flops_per_second / lower.bandwidth, lower.flops_per_second
+        axes.plot([bend, right], [level, level], "--", color=GREY, linewidth=1)
+        words = f"{lower.name}: {bend:.0f} FLOP/B"
+        axes.annotate(
+            words,
+            (right, level),
+            (-4, -4),
+            textcoords="offset points",
+            color=GREY,
+            ha="right",
+            va="top",
+        )
     for point in points:
         at = point.intensity, point.flops_per_second
         axes.plot(*at, "o", color=ORANGE)

@@ -179,13 +179,14 @@ def _roof() -> Picture:
     _, scale, softmax, _ = standard_steps(W)
     products = {f"$QK^T$, $d = {d}$": standard_steps(replace(W, head_dim=d))[0] for d in (64, 256)}
     steps = {"scale": scale, "softmax": softmax} | products
-    flops = ridge_point(H100, matrix=True) * H100.bandwidth
+    flops, vector = (known(H100.peak_flops(matrix=m)) for m in (True, False))
     return figures.roof(
         figures.Roof(H100.name, H100.bandwidth, flops),
         [
             figures.Point(name, step.intensity, min(step.intensity * H100.bandwidth, flops))
             for name, step in steps.items()
         ],
+        figures.Roof("vector units", H100.bandwidth, vector),
     )
 
 
@@ -268,6 +269,9 @@ def claims() -> dict[str, bool]:
         ),
         "PV has FLOPs and intensity of QKᵀ": (pv.flops, pv.intensity) == (qk.flops, qk.intensity),
         "all bytes are 6S + 4X": sum(step.bytes_moved for step in steps) == total(W, 6, 4),
+        "left of the bend, scale and softmax stand under the vector roof, too": all(
+            step.intensity < ridge_point(H100, matrix=False) for step in (scale, softmax)
+        ),
         "softmax and scaling are far below all matrix units": 10 * pointwise < min(matrix_points),
         "and below those of the vector units": pointwise < min(vector_points),
         "at d = 64 the product is below all three cards": product[64] < min(rtx3090, a100, h100),

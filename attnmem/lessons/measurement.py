@@ -6,7 +6,8 @@ from itertools import accumulate
 
 import torch
 
-from attnmem.catalog import model
+from attnmem import figures
+from attnmem.catalog import model, recognise
 from attnmem.formulas import peak_bytes
 from attnmem.lessons.shared import SHORT, known, measured, same_events, total
 from attnmem.lessons.table import Table
@@ -20,6 +21,7 @@ from attnmem.timeline import Event
 from attnmem.workload import round_up
 
 LENGTHS = (512, 1024, 2048, 4096, 131072)  # no GPU has the memory for the last
+ODD = replace(SHORT, seq_len=777)  # no power of two, so blocks and segments have rests
 GPT2 = model("GPT-2 medium")
 H100 = (9, 0)  # its compute capability
 MIB = 2**20
@@ -111,7 +113,16 @@ def numbers() -> dict[str, object]:
     driver = t.peak_reserved_bytes + workspace
     short, long = (peak_bytes(GPT2.workload(n)) for n in (256, 512))
     older = cublas_workspace((8, 0))
+    odd = trace(standard_attention, ODD)
+    block, segment = round_up(ODD.score_bytes, 512), round_up(ODD.score_bytes, 2 * MIB)
+    slack = 6 * (MIB + 511)
     return {
+        "segments": figures.segments(odd),
+        "odd_size": ODD.score_bytes,
+        "odd_rounding": block - ODD.score_bytes,
+        "odd_rest": segment - block,
+        "slack_mb": slack / 1e6,
+        "slack_share": slack / peak_bytes(replace(SHORT, seq_len=4096)),
         "origin": records.origin(),
         "cpu": str(provenance("cpu")),
         "formula_mb": peak_bytes(SHORT) / 1e6,
@@ -126,6 +137,8 @@ def numbers() -> dict[str, object]:
         "oom_needs_gb": peak_bytes(failed.workload) / 1e9,
         "oom_next_gb": failed.workload.score_bytes / 1e9,
         "oom_had_gb": failed.peak_bytes / 1e9,
+        "memory_gib": failed.provenance.memory_bytes / 2**30,
+        "sold_gib": known(recognise(failed.provenance.device)).memory_gib,
         "memory_gb": failed.provenance.memory_bytes / 1e9,
         "first_factor": cold / first.peak_bytes,
         "cold_growth": second.peak_bytes / cold,
@@ -173,7 +186,7 @@ def _claims_on_peaks() -> dict[str, bool]:
 
 
 def _claims_on_the_allocator() -> dict[str, bool]:
-    odd = records.measured(standard_attention, replace(SHORT, seq_len=777))
+    odd = records.measured(standard_attention, ODD)
     seen = odd.peak_bytes, odd.peak_allocated_bytes, odd.peak_reserved_bytes
     t = trace(standard_attention, odd.workload)
     size = odd.workload.score_bytes
