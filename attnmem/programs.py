@@ -270,9 +270,9 @@ def _check_inputs(
                 f"{name} must have q's dtype and device, {q.dtype} on {q.device}, "
                 f"got {x.dtype} on {x.device}"
             )
-    lead = q.shape[:-2]
+    lead: tuple[int, ...] = q.shape[:-2]
     if groups and 3 <= q.ndim == k.ndim and k.shape[-3] and q.shape[-3] % k.shape[-3] == 0:
-        lead = k.shape[-3:-2] if q.ndim == 3 else (*q.shape[:-3], k.shape[-3])
+        lead = *q.shape[:-3], k.shape[-3]
     if k.shape[:-2] != lead or k.shape[-1] != q.shape[-1]:
         raise ValueError(
             f"k must be [..., M, d] with q's leading dimensions and d, {list(q.shape)}, "
