@@ -36,8 +36,8 @@ def alive_at_peak(w: Workload, *, training: bool = False, device: str = "cuda") 
     the CPU's kernel does not.
 
     Raises ``ValueError`` for ``training`` where S is smaller than one of Q, K, V, O (with equal
-    sizes: N < d), and another moment of the backward pass may hold more; on the CPU for an O that is
-    smaller than the scale as a tensor; and for a ``device`` other than ``"cuda"`` and ``"cpu"``.
+    sizes: N < d), and another moment of the backward pass may hold more; on the CPU for an O that
+    is smaller than the scale as a tensor; and for a ``device`` other than ``"cuda"`` and ``"cpu"``.
     """
     if device not in ("cuda", "cpu"):
         raise ValueError(f"device must be 'cuda' or 'cpu', got {device!r}")

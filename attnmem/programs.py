@@ -35,7 +35,8 @@ def standard_attention(
     ``q`` is ``[..., N, d]``, ``k`` is ``[..., M, d]`` and ``v`` is ``[..., M, d_v]``: any
     leading dimensions, the same for all three, in one floating-point dtype on one device. The last
     of them, the heads, may be fewer in k and v: each of these serves a group of q's, in order,
-    whose queries are rows of one product with it. ``scale`` defaults to 1/√d. With ``causal``, query i sees the keys j ≤ i only.
+    whose queries are rows of one product with it. ``scale`` defaults to 1/√d. With ``causal``,
+    query i sees the keys j ≤ i only.
 
     Returns ``(O, S, P)``: O ``[..., N, d_v]``, the scores S ``[..., N, M]`` and the weights P
     ``[..., N, M]``, whose rows sum to 1.

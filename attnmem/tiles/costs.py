@@ -1,8 +1,8 @@
 """What attention in tiles costs, in closed form: peak, fast memory, traffic, and the bound on it.
 
 X is one of Q, K, V, O (``w.head_bytes``), which must have equal sizes: each function raises
-``ValueError`` for a workload with other sizes of K, V or O. ``block`` is (queries, keys) of a tile, ``None`` for
-all, as :func:`attnmem.tiles.attention.tiled_attention` takes it.
+``ValueError`` for a workload with other sizes of K, V or O. ``block`` is (queries, keys) of a tile,
+``None`` for all, as :func:`attnmem.tiles.attention.tiled_attention` takes it.
 """
 
 from attnmem.workload import Workload, ceil_div, equal_sizes
