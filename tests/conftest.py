@@ -26,6 +26,7 @@ CHAPTERS = (
     "training",
     "what-to-do",
     "tiles",
+    "one-token",
     "published",
     "summary",
 )

@@ -15,6 +15,7 @@ from attnmem.figures.memory import (
 )
 from attnmem.figures.programs import Peak, program_peaks
 from attnmem.figures.speed import Point, Roof, intensities, roof, rooflines
+from attnmem.figures.tokens import cache_growth, pages, step_bytes, token_times
 
 __all__ = [
     "Peak",
@@ -22,12 +23,14 @@ __all__ = [
     "Roof",
     "across",
     "block_traffic",
+    "cache_growth",
     "intensities",
     "lifetimes",
     "live",
     "matrices",
     "memory_bars",
     "memory_curves",
+    "pages",
     "peaks",
     "profiles",
     "program_peaks",
@@ -37,6 +40,8 @@ __all__ = [
     "shapes",
     "shares",
     "stacks",
+    "step_bytes",
     "tiles",
+    "token_times",
     "traffic",
 ]
