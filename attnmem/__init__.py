@@ -1,5 +1,6 @@
 """Predict and measure the memory of attention: the instrument that the book is built on."""
 
+from attnmem.cache import max_cached_tokens
 from attnmem.measurement.memory import MeasuredCall, Measurement, measure, measure_call
 from attnmem.prediction.call import trace_call
 from attnmem.prediction.choice import which_kernel
@@ -13,6 +14,7 @@ __all__ = [
     "Measurement",
     "Trace",
     "Workload",
+    "max_cached_tokens",
     "max_seq_len",
     "measure",
     "measure_call",

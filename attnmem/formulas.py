@@ -16,7 +16,8 @@ def tensors(w: Workload) -> dict[str, int]:
     >>> tensors(w)["Q"], tensors(w)["S"]
     (786432, 6291456)
     """
-    return dict.fromkeys("QKVO", w.head_bytes) | dict.fromkeys("SP", w.score_bytes)
+    of_rows = {"Q": w.q_bytes, "K": w.k_bytes, "V": w.v_bytes, "O": w.o_bytes}
+    return of_rows | dict.fromkeys("SP", w.score_bytes)
 
 
 def alive_at_peak(w: Workload, *, training: bool = False, device: str = "cuda") -> dict[str, int]:
@@ -25,7 +26,8 @@ def alive_at_peak(w: Workload, *, training: bool = False, device: str = "cuda") 
     The run is that of :func:`attnmem.programs.run`: contiguous inputs, no causal mask. The peak is
     their sum: 2S + 4X in inference; when training 4S + 6X on CUDA, and 3S + 6X
     and one scalar on the CPU. S is one N×N tensor over batch and heads
-    (``w.score_bytes``), X is one of Q, K, V, O (``w.head_bytes``).
+    (``w.score_bytes``), X is one of Q, K, V, O (``w.head_bytes``). Where K, V and O have sizes of
+    their own, 4X is Q + K + V + O, and 6X that with dO and dV.
 
     In inference the peak comes when O is allocated: S and P are still there. When training it
     comes inside the backward pass of softmax. PyTorch kept P, computed dP, and now writes dS;
@@ -33,22 +35,28 @@ def alive_at_peak(w: Workload, *, training: bool = False, device: str = "cuda") 
     (``softmax_backward_cuda_out`` in PyTorch's ``aten/src/ATen/native/cuda/SoftMax.cu``), which
     the CPU's kernel does not.
 
-    Raises ``ValueError`` for ``training`` with N < d, where another moment of the backward pass
-    holds more, and for a ``device`` other than ``"cuda"`` and ``"cpu"``.
+    Raises ``ValueError`` for ``training`` where S is smaller than one of Q, K, V, O (with equal
+    sizes: N < d), and another moment of the backward pass may hold more; on the CPU for an O that
+    is smaller than the scale as a tensor; and for a ``device`` other than ``"cuda"`` and ``"cpu"``.
     """
     if device not in ("cuda", "cpu"):
         raise ValueError(f"device must be 'cuda' or 'cpu', got {device!r}")
     alive = tensors(w)
+    if device == "cpu" and w.o_bytes < SCALE_BYTES + w.element_bytes:
+        raise ValueError(
+            "O must be at least as large as the scale, which a CPU holds as a tensor of "
+            f"{SCALE_BYTES} bytes and casts, got {w.o_bytes} bytes: {w}"
+        )
     if training:
-        if w.seq_len < w.head_dim:
+        if w.score_bytes < max(w.q_bytes, w.k_bytes, w.v_bytes, w.o_bytes):
             raise ValueError(
-                f"seq_len must be at least head_dim={w.head_dim} for the closed form of the "
-                f"training peak, got {w.seq_len}"
+                "S must be at least as large as Q, K, V and O for the closed form of the training "
+                f"peak (with equal sizes: seq_len at least head_dim={w.head_dim}), got {w}"
             )
         del alive["S"]
         alive |= {
-            "dO": w.head_bytes,
-            "dV": w.head_bytes,
+            "dO": w.o_bytes,
+            "dV": w.v_bytes,
             "dP": w.score_bytes,
             "dS": w.score_bytes,
         }
@@ -73,21 +81,23 @@ def standard_steps(w: Workload) -> tuple[Step, ...]:
     """The forward steps of ``standard_attention`` in order, one per operation of PyTorch.
 
     They are QKᵀ, scale, softmax and PV, without a mask. Each reads its inputs and writes its output
-    once; K and V have as many heads as Q. Together they move 6S + 4X bytes.
+    once; a head of K and V is read once for its group. Together they move 6S + 4X bytes, where 4X
+    is Q + K + V + O.
 
     >>> from attnmem import Workload
     >>> w = Workload(batch=1, heads=12, seq_len=512, head_dim=64, dtype="float16")
     >>> [(step.name, step.intensity) for step in standard_steps(w)]
     [('QKᵀ', 51.2), ('scale', 0.25), ('softmax', 1.25), ('PV', 51.2)]
     """
-    x, s, entries = w.head_bytes, w.score_bytes, w.score_elements
-    matmul = 2 * entries * w.head_dim  # one multiplication and one addition per term
+    s, entries = w.score_bytes, w.score_elements
+    # One multiplication and one addition per term.
+    matmul, values = 2 * entries * w.head_dim, 2 * entries * w.output_shape[3]
     return tuple(
         Step(name, flops, read, written, matrix, w.dtype, special)
         for name, flops, read, written, matrix, special in (
-            ("QKᵀ", matmul, 2 * x, s, True, 0),
+            ("QKᵀ", matmul, w.q_bytes + w.k_bytes, s, True, 0),
             ("scale", entries, s, s, False, 0),
             ("softmax", SOFTMAX_OPS * entries, s, s, False, entries),
-            ("PV", matmul, s + x, x, True, 0),
+            ("PV", values, s + w.v_bytes, w.o_bytes, True, 0),
         )
     )

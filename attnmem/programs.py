@@ -33,8 +33,10 @@ def standard_attention(
     """Standard attention, O = softmax(Q·Kᵀ·scale)·V, returned with its intermediate matrices.
 
     ``q`` is ``[..., N, d]``, ``k`` is ``[..., M, d]`` and ``v`` is ``[..., M, d_v]``: any
-    leading dimensions, the same for all three, in one floating-point dtype on one device.
-    ``scale`` defaults to 1/√d. With ``causal``, query i sees the keys j ≤ i only.
+    leading dimensions, the same for all three, in one floating-point dtype on one device. The last
+    of them, the heads, may be fewer in k and v: each of these serves a group of q's, in order,
+    whose queries are rows of one product with it. ``scale`` defaults to 1/√d. With ``causal``,
+    query i sees the keys j ≤ i only.
 
     Returns ``(O, S, P)``: O ``[..., N, d_v]``, the scores S ``[..., N, M]`` and the weights P
     ``[..., N, M]``, whose rows sum to 1.
@@ -53,9 +55,11 @@ def standard_attention(
     >>> p[0, 0, 1].tolist()
     [0.5, 0.5, 0.0, 0.0]
     """
-    _check_inputs(q, k, v)
+    _check_inputs(q, k, v, groups=True)
     if scale is None:
         scale = 1 / math.sqrt(q.shape[-1])
+    if k.shape[:-2] != q.shape[:-2]:
+        return _grouped(q, k, v, scale, causal)
     s = q @ k.transpose(-2, -1) * scale
     if causal:
         future = torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).triu(1)
@@ -63,6 +67,20 @@ def standard_attention(
     p = torch.softmax(s, dim=-1)
     o = p @ v
     return o, s, p
+
+
+def _grouped(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, causal: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same where heads share keys: K and V are not repeated, and are read once a group."""
+    rows = q.reshape(*k.shape[:-2], -1, q.shape[-1])  # the queries of a group, one after another
+    s = rows @ k.transpose(-2, -1) * scale
+    if causal:
+        future = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=s.device).triu(1)
+        s = s.view(*q.shape[:-1], -1).masked_fill(future, -math.inf).view(s.shape)
+    p = torch.softmax(s, dim=-1)
+    o = p @ v
+    return o.view(*q.shape[:-1], -1), s.view(*q.shape[:-1], -1), p.view(*q.shape[:-1], -1)
 
 
 # The ways people really write it, each a few lines. The memory chapter compares their peaks.
@@ -182,7 +200,8 @@ def run(
     [('inputs', 3072), ('forward', 4096), ('backward', 4096)]
     """
     q, k, v = (
-        torch.randn(w.shape, dtype=w.dtype, device=device, requires_grad=training) for _ in range(3)
+        torch.randn(shape, dtype=w.dtype, device=device, requires_grad=training)
+        for shape in w.shapes
     )
     for label, tensor in (("Q", q), ("K", k), ("V", v)):
         name(label, tensor)
@@ -237,7 +256,10 @@ def _storage_bytes(*tensors: torch.Tensor) -> int:
     return sum(storages.values())
 
 
-def _check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+def _check_inputs(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, groups: bool = False
+) -> None:
+    """Refuse what does not fit together. With ``groups``, k and v may have fewer heads than q."""
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not isinstance(x, torch.Tensor) or not x.is_floating_point():
             got = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
@@ -249,7 +271,10 @@ def _check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
                 f"{name} must have q's dtype and device, {q.dtype} on {q.device}, "
                 f"got {x.dtype} on {x.device}"
             )
-    if k.shape[:-2] != q.shape[:-2] or k.shape[-1] != q.shape[-1]:
+    lead: tuple[int, ...] = q.shape[:-2]
+    if groups and 3 <= q.ndim == k.ndim and k.shape[-3] and q.shape[-3] % k.shape[-3] == 0:
+        lead = *q.shape[:-3], k.shape[-3]
+    if k.shape[:-2] != lead or k.shape[-1] != q.shape[-1]:
         raise ValueError(
             f"k must be [..., M, d] with q's leading dimensions and d, {list(q.shape)}, "
             f"got {list(k.shape)}"

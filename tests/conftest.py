@@ -28,6 +28,7 @@ CHAPTERS = (
     "training",
     "what-to-do",
     "tiles",
+    "one-token",
     "published",
     "summary",
 )

@@ -46,6 +46,19 @@ def test_large_scores_do_not_overflow():
     assert o.isfinite().all()
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_grouped_heads_are_heads_with_repeated_keys(lead, causal):
+    q, k, v = (torch.randn(*lead, h, n, d) for h, n, d in ((6, 5, 8), (2, 9, 8), (2, 9, 4)))
+    repeated = (x.repeat_interleave(3, -3) for x in (k, v))
+    for own, wanted in zip(
+        standard_attention(q, k, v, causal=causal),
+        standard_attention(q, *repeated, causal=causal),
+        strict=True,
+    ):
+        torch.testing.assert_close(own, wanted)
+
+
 def test_gradients_reach_the_inputs():
     q, k, v = (torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))
     assert torch.autograd.gradcheck(lambda *x: standard_attention(*x)[0], (q, k, v))

@@ -46,6 +46,7 @@ def test_figures_are_visible_and_described(seen):
         "published": 2,
         "what-to-do": 3,
         "tiles": 4,
+        "one-token": 4,
     }
     figures |= dict.fromkeys(("setup", "measurement", "notation", "status"), 0)
     figures |= dict.fromkeys(("measurements-in-full", "published-in-full"), 0)

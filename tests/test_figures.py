@@ -12,7 +12,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.text import Text
 
 from attnmem import Workload, figures, standard_attention, trace
-from attnmem.catalog import accelerator
+from attnmem.cache import token_bytes, weight_bytes
+from attnmem.catalog import accelerator, model
 from attnmem.catalog.levels import levels
 from attnmem.figures.style import BLUE, GREEN, GREY, ORANGE
 from attnmem.formulas import alive_at_peak, peak_bytes, standard_steps
@@ -56,6 +57,7 @@ OF_ROOFS = {
 
 KEPT = {16: 65.0 * W.head_bytes, 32: 33.0 * W.head_bytes}
 ONE, TWO = {512: 1e6, 1024: 4e6}, {512: 1e5, 1024: 2e5}
+LLAMA, LATENT = model("Llama 3.1 8B"), model("DeepSeek-V2-Lite")
 
 DRAW: dict[str, Callable[[], Any]] = {
     "shapes": lambda: figures.shapes(replace(W, seq_len=1024)),
@@ -76,6 +78,12 @@ DRAW: dict[str, Callable[[], Any]] = {
     "profiles": lambda: figures.profiles({"one": TRAINING, "two": TRAINING}, {"P": "weights"}),
     "tiles": lambda: figures.tiles(blocks=3, row=1, column=2),
     "block_traffic": lambda: figures.block_traffic(W, KEPT, {32: 2e8}, 3.0 * W.head_bytes),
+    "cache_growth": lambda: figures.cache_growth([LLAMA, LATENT], [1000, 10**6]),
+    "pages": lambda: figures.pages((20, 50), 64, 16),
+    "token_times": lambda: figures.token_times(
+        {"one": ONE, "two": TWO}, {"two": TWO}, {"one": ONE}
+    ),
+    "step_bytes": lambda: figures.step_bytes(16e9, 1e9, [1, 4, 16]),
     "across": lambda: figures.across({"one": ONE, "two": TWO}, {"one": ONE}, lifts={"one": 5}),
     "stacks": lambda: figures.stacks(
         {"inference": alive_at_peak(W), "less": {"q": 1000, "S": 10**7}}
@@ -524,6 +532,46 @@ def test_across_draws_each_program_and_what_was_measured():
     (share,) = figures.across({"one": {512: 0.5}}, {}, share=True).axes
     assert labels(share) == ("sequence length N", "share of the roof")
     assert share.get_ylim() == (0, 1)
+
+
+def test_cache_growth_shows_the_cache_over_the_weights():
+    (axes,) = DRAW["cache_growth"]().axes
+    for of, (tokens, ratios) in zip((LLAMA, LATENT), lines(axes), strict=False):
+        assert tokens == [1000, 10**6]
+        assert ratios == [n * token_bytes(of) / weight_bytes(of) for n in tokens]
+    assert lines(axes)[2][1] == [1, 1]  # as much as the weights
+    assert {text for text, _ in written(axes)} >= {LLAMA.name, LATENT.name}
+
+
+def test_pages_shows_what_is_reserved_and_pages_in_turn():
+    above, below = DRAW["pages"]().axes
+
+    def filled(axes):
+        solid = [p for p in axes.patches if p.get_facecolor()[3]]
+        return [(p.get_x(), p.get_width()) for p in solid]
+
+    assert filled(above) == [(0, 20), (64, 50)]
+    # Two pages of the one and four of the other, in turn; the last of each is not full.
+    assert filled(below) == [(0, 16), (16, 16), (32, 4), (48, 16), (64, 16), (80, 2)]
+    assert [place for _, place in written(below)] == [(104, 0.5)]
+
+
+def test_token_times_shows_what_is_predicted_and_recorded():
+    (axes,) = DRAW["token_times"]().axes
+    assert lines(axes)[:2] == [([*x], [*x.values()]) for x in (ONE, TWO)]
+    assert marked(axes, "o") == [*TWO.items()]
+    assert marked(axes, "x") == [*ONE.items()]
+    colours = [line.get_color() for line in axes.lines]
+    assert colours == [colours[0], colours[1], colours[1], colours[0]]
+    assert labels(axes) == ("tokens in the cache", "time of one layer")
+
+
+def test_step_bytes_stacks_the_share_of_the_weights_on_the_cache():
+    (axes,) = DRAW["step_bytes"]().axes
+    cache, share = (found.get_paths()[0].get_extents() for found in axes.collections)
+    assert (cache.ymin, cache.ymax) == (0, 1e9)
+    assert (share.ymin, share.ymax) == (1e9, 17e9)
+    assert labels(axes) == ("users in a batch", "read for one token")
 
 
 def test_a_table_is_html_in_a_notebook_and_text_in_a_terminal():

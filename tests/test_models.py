@@ -10,6 +10,7 @@ WIDTHS = {  # as printed by the sources of the models
     "Llama 3 8B": 4096,
     "Llama 3.1 8B": 4096,
     "Llama 3.1 405B": 16384,
+    "DeepSeek-V2-Lite": 2048,
 }
 
 
@@ -32,6 +33,12 @@ def test_a_workload_is_one_layer_over_the_whole_context_unless_told_otherwise():
     assert llama.workload(dtype=torch.float32).element_bytes == 4
     with pytest.raises(ValueError, match="seq_len must be an integer of at least 1, got 0"):
         llama.workload(0)
+
+
+def test_the_workload_of_a_latent_cache_has_longer_keys_than_values():
+    w = model("DeepSeek-V2-Lite").workload(512)
+    assert (w.head_dim, w.value_dim, w.heads) == (192, 128, 16)
+    assert w.output_shape == (1, 16, 512, 128)
 
 
 def test_an_unknown_model_is_answered_with_near_ones():

@@ -60,6 +60,34 @@ def grow(old, new):
     return (new - old).exp()
 
 
+def repeated(q, k, v):
+    """Grouped attention with keys and values that are copied for each head of queries."""
+    groups = q.shape[1] // k.shape[1]
+    return one_liner(q, *(x.repeat_interleave(groups, 1) for x in (k, v)))
+
+
+def part_with(log):
+    """A part of the keys, with a logarithm of its own."""
+
+    def my_part(q, k, v):
+        s = q @ k.mT * q.shape[-1] ** -0.5
+        return s.softmax(-1) @ v, log(s)
+
+    return my_part
+
+
+def part_without_maximum(q, k, v):
+    p = (q @ k.mT * q.shape[-1] ** -0.5).exp()
+    total = p.sum(-1, keepdim=True)
+    return p @ v / total, total.log()
+
+
+def part_undivided(q, k, v):
+    s = q @ k.mT * q.shape[-1] ** -0.5
+    m = s.amax(-1, keepdim=True)
+    return (s - m).exp() @ v, s.logsumexp(-1, keepdim=True)
+
+
 def masked(q, k, v):
     return standard_attention(q, k, v, causal=True)[0]
 
@@ -240,6 +268,19 @@ WRONG = [
     ("tiles-3", masked_blocks, "computes 100% of the products"),
     ("tiles-4", one_liner, r"O is right, but peak .*computed again in backward"),
     ("tiles-4", own_backward(scale=False), "dQ and dK lack the factor"),
+    ("one-token-1", lambda w: 1.0, "for Workload"),
+    ("one-token-2", 3, "expected a function of a card's bytes, got int 3"),
+    (
+        "one-token-3",
+        repeated,
+        r"O is right, but peak .*repeated keys are copies",
+    ),
+    ("one-token-4", lambda q, k, v: v, "must return o and the logarithm of the sum"),
+    ("one-token-4", part_without_maximum, "large scores overflow"),
+    ("one-token-4", part_with(lambda s: s.amax(-1, keepdim=True)), "the sum is missing"),
+    ("one-token-4", part_with(lambda s: s.exp().sum(-1, keepdim=True)), "that is the sum"),
+    ("one-token-4", part_with(lambda s: s.logsumexp(-1)), "has another shape"),
+    ("one-token-4", part_undivided, "the output is not"),
     ("published-1", 67.1, "too large, by a factor of 2"),
     ("published-6", 1.95, "expected a function"),
     ("published-6", lambda *_: 1.95, "must return a Claim, and returned a float"),

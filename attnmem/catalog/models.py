@@ -17,8 +17,13 @@ class Model:
 
     ``heads`` of queries, each of ``head_dim`` numbers, share ``kv_heads`` heads of keys and values:
     as many as of queries, or fewer with grouped-query attention (Ainslie et al. 2023).
-    ``context`` is the longest sequence that the model is published for, in tokens. ``mlp_width``
-    and ``vocabulary``, of the rest of the model, are there where the book needs them.
+    ``context`` is the longest sequence that the model is published for, in tokens. ``parameters``
+    is their number in the whole model: counted from its sizes, or, where it is round, as the source
+    prints it. ``mlp_width`` and ``vocabulary`` are there where the book needs them.
+
+    With ``latent_dim``, keys and values are not kept: so many numbers are, for all heads, from
+    which both are made, and ``rope_dim`` more that tell the token's place. These are also appended
+    to each head's query and key (multi-head latent attention, arXiv 2405.04434, section 2.1).
 
     >>> model("GPT-2 medium").workload().shape
     (1, 16, 1024, 64)
@@ -31,6 +36,9 @@ class Model:
     head_dim: int
     context: int
     source: str
+    parameters: int
+    latent_dim: int | None = None
+    rope_dim: int = 0
     mlp_width: int | None = None
     vocabulary: int | None = None
 
@@ -50,8 +58,18 @@ class Model:
             batch=batch,
             heads=self.heads,
             seq_len=self.context if seq_len is None else seq_len,
-            head_dim=self.head_dim,
+            head_dim=self.head_dim + self.rope_dim,
+            value_dim=self.head_dim if self.rope_dim else None,
             dtype=dtype,
+        )
+
+    @property
+    def kept_numbers(self) -> int:
+        """How many numbers of a token one layer keeps: a key and a value a head, or the latent."""
+        return (
+            self.latent_dim + self.rope_dim
+            if self.latent_dim
+            else 2 * self.kv_heads * self.head_dim
         )
 
 

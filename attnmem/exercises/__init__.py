@@ -8,6 +8,7 @@ from attnmem.exercises import (
     intensity,
     measurement,
     memory,
+    one_token,
     published,
     roofline,
     summary,
@@ -27,6 +28,7 @@ CHAPTERS = (
     training,
     what_to_do,
     tiles,
+    one_token,
     published,
     summary,
 )

@@ -65,7 +65,10 @@ class Task:
     def _about_output(self, answer: Program) -> str:
         """What is wrong with O and with the gradients, or nothing."""
         generator = torch.Generator().manual_seed(0)
-        q, k, v = torch.randn(3, *self.small.shape, dtype=torch.float64, generator=generator)
+        q, k, v = (
+            torch.randn(shape, dtype=torch.float64, generator=generator)
+            for shape in self.small.shapes
+        )
         for x in (q, k, v):
             x.requires_grad_(self.training)
         wanted = (self.output or F.scaled_dot_product_attention)(q, k, v)

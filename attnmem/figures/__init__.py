@@ -16,6 +16,7 @@ from attnmem.figures.memory import (
 )
 from attnmem.figures.programs import Peak, program_peaks
 from attnmem.figures.speed import Point, Roof, intensities, roof, rooflines
+from attnmem.figures.tokens import cache_growth, pages, step_bytes, token_times
 
 __all__ = [
     "Peak",
@@ -23,6 +24,7 @@ __all__ = [
     "Roof",
     "across",
     "block_traffic",
+    "cache_growth",
     "hierarchy",
     "intensities",
     "lifetimes",
@@ -30,6 +32,7 @@ __all__ = [
     "matrices",
     "memory_bars",
     "memory_curves",
+    "pages",
     "peaks",
     "profiles",
     "program_peaks",
@@ -39,6 +42,8 @@ __all__ = [
     "shapes",
     "shares",
     "stacks",
+    "step_bytes",
     "tiles",
+    "token_times",
     "traffic",
 ]

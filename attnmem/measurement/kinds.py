@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from attnmem.corpus.steps import calls, recipes
-from attnmem.measurement import passes_grid
+from attnmem.measurement import decode, passes_grid
 from attnmem.measurement.calls import record_calls
 from attnmem.measurement.cures import save_fragmentation, with_times
 from attnmem.measurement.grid import corpus_grid, cures_grid, grid, speed_grid
@@ -56,6 +56,11 @@ def _tiles(device: torch.device, output: Path, show: Show) -> Sequence[str]:
         return passes_grid.main(output)
 
 
+def _decode(device: torch.device, output: Path, show: Show) -> Sequence[str]:
+    failures: list[str] = decode.record(output, show(decode.grid(), "Tokens"), device)["failures"]
+    return failures
+
+
 def _steps(device: torch.device, output: Path, show: Show) -> Sequence[str]:
     # Of the recipes, not of the calls: a model must go before the next is made.
     chosen = show(list(recipes()), "Steps")
@@ -64,13 +69,14 @@ def _steps(device: torch.device, output: Path, show: Show) -> Sequence[str]:
 
 
 #: Each kind, by its name: the book's grid, programs after public projects, training steps of
-#: models, the cures of What to do, and attention in tiles beside its like.
+#: models, the cures of What to do, attention in tiles beside its like, and one token at a time.
 KINDS = {
     "book": Kind(_book, "{}.json"),
     "corpus": Kind(_corpus, "corpus/{}.json.gz"),
     "steps": Kind(_steps, "steps/{}.json.gz", cuda=True),
     "cures": Kind(_cures, "cures/{}.json", cuda=True),
     "tiles": Kind(_tiles, "tiles/{}.json", cuda=True),
+    "decode": Kind(_decode, "decode/{}.json", cuda=True),
 }
 
 

@@ -63,7 +63,8 @@ class Pass:
     def prepare(self, device: str = "cuda") -> Callable[[], Any]:
         """A call that does the pass once, on random Q, K, V and dO that are there before."""
         found, w = program(self.program, causal=self.causal, block=self.block), self.workload
-        q, k, v, do = (torch.randn(w.shape, dtype=w.dtype, device=device) for _ in range(4))
+        shapes = *w.shapes, w.output_shape
+        q, k, v, do = (torch.randn(shape, dtype=w.dtype, device=device) for shape in shapes)
 
         def once() -> Any:
             if not self.training:

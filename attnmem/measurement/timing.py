@@ -99,11 +99,11 @@ class Each(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def time_program(program: Program, w: Workload, device: str | torch.device | None = None) -> Time:
     """Time the forward pass of ``program`` as a whole, after a warm-up, without gradients.
 
-    Q, K and V are random, of the shape and dtype of ``w``, and made before. Raises as
+    Q, K and V are random, of the shapes and dtype of ``w``, and made before. Raises as
     :func:`time_steps` does.
     """
     device = resolve_device(device)
-    q, k, v = (torch.randn(w.shape, dtype=w.dtype, device=device) for _ in range(3))
+    q, k, v = (torch.randn(shape, dtype=w.dtype, device=device) for shape in w.shapes)
     with torch.no_grad():
         return time_of(lambda: program(q, k, v), device)
 

@@ -73,7 +73,7 @@ def which_kernel(
     """The kernel that ``F.scaled_dot_product_attention`` takes, and why not the others.
 
     ``kv_heads``, ``kv_len`` and ``value_dim``: heads and length of K and V, and the head dimension
-    of V, where they are not those of Q. A mask is ``[N, M]``. Around it ``sdpa_kernel`` has its
+    of V, where they are not those of ``w``. A mask is ``[N, M]``. Around it ``sdpa_kernel`` has its
     say. :func:`kernel_for` answers for tensors.
 
     >>> w = Workload(batch=2, heads=8, seq_len=512, head_dim=64, dtype="float32")
@@ -84,12 +84,13 @@ def which_kernel(
     efficient is not taken: K has 2 heads for 8 of Q: repeat K and V
     for a fused kernel, remove that reason of cudnn or flash or efficient
     """
-    keys = w.batch, w.heads if kv_heads is None else kv_heads, kv_len or w.seq_len
+    of_w = w.value_shape
+    keys = w.batch, of_w[1] if kv_heads is None else kv_heads, kv_len or of_w[2]
     kinds = {"bool": torch.bool, "float": w.dtype}
     call = Call(
         q=Operand.new(w.shape, w.dtype, training),
         k=Operand.new((*keys, w.head_dim), w.dtype, training),
-        v=Operand.new((*keys, value_dim or w.head_dim), w.dtype, training),
+        v=Operand.new((*keys, value_dim or of_w[3]), w.dtype, training),
         mask=Operand.new((w.seq_len, keys[2]), kinds[mask]) if mask else None,
         dropout=dropout,
         causal=causal,

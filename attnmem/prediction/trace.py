@@ -246,13 +246,20 @@ def max_seq_len(
 
     Predicted, with the other sizes of ``w``: on CUDA by what PyTorch's allocator reserves, on the
     CPU by the peak. Found by bisection; what is reserved does not grow quite steadily with N, so a
-    somewhat longer sequence may fit again. Raises ``ValueError`` if not even N = 1 fits.
+    somewhat longer sequence may fit again. Raises ``ValueError`` if not even N = 1 fits, and for a
+    ``w`` with a ``kv_len`` of its own: how many tokens a cache holds says
+    :func:`attnmem.cache.max_cached_tokens`.
 
     >>> from attnmem import Workload, max_seq_len, standard_attention
     >>> w = Workload(batch=1, heads=12, seq_len=1, head_dim=64, dtype="float16")
     >>> max_seq_len(standard_attention, w, memory_bytes=80 * 2**30)
     42239
     """
+    if w.kv_len is not None:
+        raise ValueError(
+            f"kv_len must be that of Q, since N grows, got {w.kv_len}; for the tokens of a cache "
+            "take attnmem.max_cached_tokens"
+        )
 
     def need(n: int) -> int:
         return trace(program, replace(w, seq_len=n), training, device).peak_reserved_bytes

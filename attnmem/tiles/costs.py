@@ -1,10 +1,11 @@
 """What attention in tiles costs, in closed form: peak, fast memory, traffic, and the bound on it.
 
-X is one of Q, K, V, O (``w.head_bytes``). ``block`` is (queries, keys) of a tile, ``None`` for
-all, as :func:`attnmem.tiles.attention.tiled_attention` takes it.
+X is one of Q, K, V, O (``w.head_bytes``), which must have equal sizes: each function raises
+``ValueError`` for a workload with other sizes of K, V or O. ``block`` is (queries, keys) of a tile,
+``None`` for all, as :func:`attnmem.tiles.attention.tiled_attention` takes it.
 """
 
-from attnmem.workload import Workload, ceil_div
+from attnmem.workload import Workload, ceil_div, equal_sizes
 
 Block = tuple[int | None, int | None]
 
@@ -20,6 +21,7 @@ def peak_bytes(w: Workload, block: Block, *, training: bool = False) -> int:
     >>> f"{peak_bytes(w, (128, 128)) / w.head_bytes:.3f} X"
     '4.043 X'
     """
+    equal_sizes(w, "the costs of tiles")
     forward = _forward_peak(w, block)
     return max(forward, _backward_peak(w, block)) if training else forward
 
@@ -95,6 +97,7 @@ def fast_bytes(w: Workload, block: Block) -> int:
     >>> fast_bytes(w, (128, 64)) / 1024
     97.0
     """
+    equal_sizes(w, "the costs of tiles")
     queries, keys = (min(size or w.seq_len, w.seq_len) for size in block)
     loaded = (queries + 2 * keys) * w.head_dim * w.element_bytes
     return loaded + 4 * queries * (keys + w.head_dim + 2)
@@ -110,6 +113,7 @@ def received(w: Workload, queries: int, *, causal: bool = False, keys: int = 1) 
     >>> [received(w, b) // w.head_bytes for b in (64, 128, 8192)]
     [257, 129, 3]
     """
+    equal_sizes(w, "the costs of tiles")
     n = w.seq_len
     ends = [min(start + queries, n) for start in range(0, n, queries)]
     read = sum(min(ceil_div(end, keys) * keys, n) for end in ends) if causal else n * len(ends)
@@ -135,6 +139,7 @@ def backward_received(
     and a number a row once, K and V once for each block of queries. ``backward_kv`` reads K and V
     once, and Q, dO and two numbers a row once for each block of keys.
     """
+    equal_sizes(w, "the costs of tiles")
     n = w.seq_len
     of_queries = 2 * w.head_bytes + _numbers(w) + received(w, of_q[0], causal=causal, keys=of_q[1])
     begins = [start // of_kv[0] * of_kv[0] * causal for start in range(0, n, of_kv[1])]
@@ -159,6 +164,7 @@ def keys_first_traffic(w: Workload, keys: int) -> int:
     O is read and written, in 32 bit, with two numbers a row: between two blocks of keys all rows
     leave fast memory. This is cutting that saves memory and adds traffic.
     """
+    equal_sizes(w, "the costs of tiles")
     times = ceil_div(w.seq_len, keys)
     rows = w.batch * w.heads * w.seq_len * 4 * (w.head_dim + 2)
     return (2 + times) * w.head_bytes + (2 * times - 1) * rows
@@ -175,4 +181,5 @@ def bound(w: Workload, fast_memory_bytes: int) -> float:
     >>> bound(w, 2**17) / w.head_bytes  # 128 KiB: N·d/M times X
     8.0
     """
+    equal_sizes(w, "the costs of tiles")
     return w.head_bytes * w.seq_len * w.head_dim * w.element_bytes / fast_memory_bytes
