@@ -15,7 +15,7 @@ FP8 = torch.float8_e4m3fn
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
 def test_a_token_takes_what_its_tensors_take(model):
-    shapes = [(model.kv_heads, model.head_dim)] * 2
+    shapes: list[tuple[int, ...]] = [(model.kv_heads, model.head_dim)] * 2
     if model.latent_dim:
         shapes = [(model.latent_dim,), (model.rope_dim,)]
     kept = [torch.empty(model.layers, *shape, dtype=torch.bfloat16) for shape in shapes]

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -112,7 +113,8 @@ def test_the_choice_of_a_kernel_follows_the_workload():
 
 @pytest.mark.parametrize("name", ["kv_len", "kv_heads", "value_dim"])
 def test_what_assumes_equal_sizes_refuses_others(name):
-    w = replace(TOKEN, **{"kv_len": None, "kv_heads": None, name: 4})
+    own: dict[str, Any] = {"kv_len": None, "kv_heads": None, name: 4}
+    w = replace(TOKEN, **own)
     for act in (
         lambda: costs.peak_bytes(w, (128, 128)),
         lambda: costs.fast_bytes(w, (128, 128)),

@@ -58,7 +58,8 @@ def _repeated(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor
 def _in_turn(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Head i of the queries is given to head i mod kv_heads of the keys."""
     groups = q.shape[1] // k.shape[1]
-    return F.scaled_dot_product_attention(q, *(x.repeat(1, groups, 1, 1) for x in (k, v)))
+    k, v = (x.repeat(1, groups, 1, 1) for x in (k, v))
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 def _about_part(answer: Any) -> str:

@@ -1,0 +1,197 @@
+"""The page on writing one token at a time: what its text looks up, and what it says."""
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+from attnmem import figures
+from attnmem.cache import max_cached_tokens, token_bytes, weight_bytes
+from attnmem.catalog import ACCELERATORS, model
+from attnmem.formulas import peak_bytes, standard_steps
+from attnmem.lessons.one_token.recorded import (
+    CARD,
+    EIGHT_K,
+    LATENT,
+    LLAMA,
+    LONG,
+    READING,
+    RECORD,
+    SHOWN,
+    excess,
+    kernel_bytes,
+    large,
+    over,
+    predicted,
+    recorded,
+    recorded_lengths,
+    step_seconds,
+    table_of_caches,
+    table_of_cards,
+    table_of_eight_bits,
+    table_of_memory,
+    table_of_splits,
+    table_of_times,
+    table_of_users,
+    times_figure,
+    traced,
+)
+from attnmem.lessons.shared import known
+from attnmem.measurement import passes_record
+from attnmem.measurement.decode import CACHES, LENGTHS, SHORTEST
+from attnmem.tiles import decode
+from attnmem.workload import Workload
+
+__all__ = [
+    "claims",
+    "numbers",
+    "table_of_caches",
+    "table_of_cards",
+    "table_of_eight_bits",
+    "table_of_memory",
+    "table_of_splits",
+    "table_of_times",
+    "table_of_users",
+]
+
+
+def numbers() -> dict[str, Any]:
+    """What the text looks up."""
+    made_by = " by an older version of this code" if RECORD.stale else ""
+    peak = known(CARD.peak_flops(matrix=True))
+    flops, own, kept = 2 * LLAMA.parameters, weight_bytes(LLAMA), LONG * token_bytes(LLAMA)
+    prefill = LLAMA.workload()
+    products = 2 * prefill.score_elements * prefill.head_dim * LLAMA.layers  # half is masked
+    rate = passes_record.load().ceilings.matmul["bfloat16"]
+    gqa, _ = RECORD.find("GQA", LONG)
+    floor = recorded("GQA", SHORTEST)
+    eager = known(RECORD.find("GQA", SHORTEST)[1].eager).seconds
+    token = replace(CACHES["GQA"], kv_len=LONG)
+    cast = traced(RECORD.find("GQA", LONG, "cast", eight_bit=True)[0])
+    return {
+        "origin": f"recorded{made_by} on {RECORD.provenance}",
+        "made": f"{CARD.name.split()[0]}, recorded",
+        "growth": figures.cache_growth([model(n) for n in SHOWN], [10**i for i in range(3, 8)]),
+        "pages": figures.pages((700, 300, 1000), 2048, 128),
+        "times": times_figure(),
+        "step": figures.step_bytes(own, EIGHT_K * token_bytes(LLAMA), [2**i for i in range(9)]),
+        "gflop": flops / 1e9,
+        "tflops": peak / 1e12,
+        "naive": peak / flops,
+        "weights_gb": own / 1e9,
+        "cache_gb": kept / 1e9,
+        "reading_tb": READING / 1e12,
+        "real": 1 / step_seconds(1, LONG),
+        "wrong": peak / flops * step_seconds(1, LONG),
+        "llama_layers": LLAMA.layers,
+        "llama_n": LONG,
+        "token_kib": token_bytes(LLAMA) / 1024,
+        "even": own // token_bytes(LLAMA),
+        "latent_numbers": LATENT.kept_numbers,
+        "latent_unkept": 2 * LATENT.heads * LATENT.head_dim,
+        "latent_less": 2 * LATENT.heads * LATENT.head_dim / LATENT.kept_numbers,
+        "page_most": 15 * token_bytes(LLAMA) / 1e6,
+        "large_over": max(map(abs, large())),
+        "gqa_over": over("GQA", LONG),
+        "mha_over": over("MHA", LONG),
+        "mqa_excess": 1e6 * excess("MQA", LONG),
+        "mqa_bytes_us": 1e6 * predicted(RECORD.find("MQA", LONG)[0]),
+        "most_parts": decode.cut(LONG, 1, None, known(CARD.multiprocessors))[1],
+        "latent_slower": recorded("latent", LONG) / recorded("latent", LONG, "standard"),
+        "floor_us": 1e6 * floor,
+        "shortest": SHORTEST,
+        "eager_us": 1e6 * eager,
+        "even_users": own / (EIGHT_K * token_bytes(LLAMA)),
+        "one_mqa": recorded("MQA", LONG, splits=1) / recorded("MQA", LONG),
+        "multiprocessors": known(CARD.multiprocessors),
+        "s_share": 2 * token.score_bytes / gqa.cache_bytes,
+        "peak_gb": peak_bytes(token) / 1e9,
+        "cast_times": cast.peak_bytes / (gqa.cache_bytes / 2),
+        "eight_many": recorded("GQA", LONG, users=32)
+        / recorded("GQA", LONG, users=32, eight_bit=True),
+        "eight_gain": recorded("GQA", LONG) / recorded("GQA", LONG, eight_bit=True),
+        "cast_slower": recorded("GQA", LONG, "cast", eight_bit=True) / recorded("GQA", LONG),
+        "prefill_pflop": (flops * LONG + products) / 1e15,
+        "prefill_s": (flops * LONG + products) / rate,
+        "rate_tflops": rate / 1e12,
+        "decode_ms": 1e3 * step_seconds(1, LONG),
+        "weights_ms": 1e3 * own / READING,
+        "cache_ms": 1e3 * LLAMA.layers * recorded("GQA", LONG),
+        "cache_predicted_ms": 1e3 * kept / READING,
+        "users_fit": max_cached_tokens(LLAMA, CARD.memory_bytes) // LONG,
+        "users_ms": 1e3 * step_seconds(max_cached_tokens(LLAMA, CARD.memory_bytes) // LONG, LONG),
+    }
+
+
+def claims() -> dict[str, bool]:
+    """What the text says of its numbers."""
+    steps = {name: standard_steps(replace(w, kv_len=LONG)) for name, w in CACHES.items()}
+    intensity = {
+        name: (s[0].flops + s[-1].flops) / RECORD.find(name, LONG)[0].cache_bytes
+        for name, s in steps.items()
+    }
+    long = [n for n in recorded_lengths(1) if n >= LONG / 4]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        equal = all(
+            traced(cell).peak_bytes == found.call_peak
+            for cell, found in RECORD.cells.items()
+            if found.call_peak and cell.program != "kernel"
+        )
+    return {
+        "a few hundred times": 300 < numbers()["wrong"] < 1000,
+        "the intensity of heads of their own is 1, and of groups their size": (
+            [intensity[name] for name in ("MHA", "GQA", "MQA")] == [1, 4, 32]
+        ),
+        "a latent cache has about 60": 55 < intensity["latent"] < 65,
+        "below the balance point of the card": max(intensity.values())
+        < known(CARD.peak_flops(matrix=True)) / CARD.bandwidth,
+        "a gigabyte of MHA or GQA takes what is predicted, within 15 %": (
+            len(large()) > 8 and max(map(abs, large())) < 0.15
+        ),
+        "one user's GQA does not": 0.15 < over("GQA", LONG) < 0.3,
+        "what MQA takes beyond its bytes grows with the parts, and stays": (
+            excess("MQA", 32768) > 3 * excess("MQA", 4096)
+            and excess("MQA", LONG) < 1.5 * excess("MQA", 32768)
+        ),
+        "standard attention is faster on a latent cache than our kernel": (
+            recorded("latent", LONG) > 1.5 * recorded("latent", LONG, "standard")
+        ),
+        "flash and our kernel are within a tenth where the cache is large": all(
+            abs(recorded(c, LONG) / recorded(c, LONG, "flash") - 1) < 0.1 for c in ("MHA", "GQA")
+        ),
+        "each trace of a call is the allocator's peak": equal,
+        "and each of our kernel its formula": all(
+            kernel_bytes(cell) == found.call_peak
+            for cell, found in RECORD.cells.items()
+            if found.call_peak and cell.program == "kernel"
+        ),
+        "the run of standard attention peaks as by the formula": all(
+            peak_bytes(cell.workload) == found.run_peak
+            for cell, found in RECORD.cells.items()
+            if found.run_peak
+        ),
+        "cut keys are faster where one head serves all": all(
+            recorded("MQA", n, splits=1) > 3 * recorded("MQA", n) for n in long
+        ),
+        "8 bits save time in the kernel, and cost time where they are cast before": (
+            recorded("GQA", LONG, eight_bit=True)
+            < recorded("GQA", LONG)
+            < recorded("GQA", LONG, "cast", eight_bit=True)
+        ),
+        "no card of the list holds ten users of 128k": max(
+            max_cached_tokens(LLAMA, card.memory_bytes) // LONG
+            for card in ACCELERATORS
+            if card.memory_bytes > weight_bytes(LLAMA) and card.memory_bytes <= CARD.memory_bytes
+        )
+        < 10,
+        "short caches take as long as launches": all(
+            recorded(c, LENGTHS[0]) < 1.5 * recorded(c, SHORTEST) for c in ("GQA", "MQA", "latent")
+        ),
+        "a user of many costs a fourth with GQA of what it costs with MHA": (
+            3.5 < recorded("MHA", EIGHT_K, users=32) / recorded("GQA", EIGHT_K, users=32) < 4.5
+        ),
+        "users share the weights and not the cache": all(
+            isinstance(w, Workload) and w.k_bytes == 8 * replace(w, batch=1).k_bytes
+            for w in [replace(CACHES["GQA"], batch=8, kv_len=EIGHT_K)]
+        ),
+    }
