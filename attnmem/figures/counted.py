@@ -16,19 +16,23 @@ def shares(
 ) -> Picture:
     """A map of each step (name -> a share of its roof and what limits it, per case), over cases.
 
-    The colour is what limits the step, and the stronger the larger the share. ``of`` says what the
-    cases are.
+    The colour is what limits the step, and the stronger the larger the share. Where launches do, a
+    share of a roof says nothing, and none is shown. ``of`` says what the cases are.
     """
     figure = Picture(figsize=(6.4, 3.2))
     axes = figure.subplots()
     cells = [
-        [to_rgba(COLOURS[limit], 0.15 + 0.6 * min(share, 1)) for share, limit in row]
+        [
+            to_rgba(COLOURS[limit], 0.15 + 0.6 * min(share, 1) * (limit != "launches"))
+            for share, limit in row
+        ]
         for row in found.values()
     ]
     axes.imshow(cells, aspect="auto")
     for y, row in enumerate(found.values()):
         for x, (share, limit) in enumerate(row):
-            axes.annotate(f"{share:.0%}\n{limit}", (x, y), ha="center", va="center")
+            words = limit if limit == "launches" else f"{share:.0%}\n{limit}"
+            axes.annotate(words, (x, y), ha="center", va="center")
     axes.set_xticks(range(len(cases)), cases)
     axes.set_yticks(range(len(found)), list(found))
     axes.set_xlabel(of)

@@ -32,7 +32,7 @@ def ratios(rows: Mapping[str, Sequence[tuple[float, str]]]) -> Picture:
             for ratio, verdict_of_it in marks
             if verdict_of_it == verdict
         ]
-        axes.plot(*zip(*found, strict=True), marker, color=colour, label=verdict)
+        axes.plot(*zip(*found, strict=True), marker, color=colour, label=verdict, alpha=0.6)
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
     axes.set_xscale("log")

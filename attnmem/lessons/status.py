@@ -8,7 +8,8 @@ from typing import Any
 from attnmem.catalog import recognise
 from attnmem.lessons.shared import known
 from attnmem.lessons.table import Table
-from attnmem.measurement import records
+from attnmem.measurement import passes_record, records
+from attnmem.measurement.calls import load_calls
 from attnmem.measurement.device import Provenance, provenance
 
 DISTRIBUTIONS = ("attnmem", "torch", "matplotlib", "Sphinx", "myst-nb", "furo")
@@ -44,14 +45,30 @@ def table_of_versions() -> Table:
 
 def table_of_records() -> Table:
     """The records of the package, that which stands in for a GPU first."""
-    rows = []
-    for path in sorted(records.RECORDS, key=lambda path: path != records.SHIPPED):
+    book = sorted(records.RECORDS, key=lambda path: path != records.SHIPPED)
+    whole = {path: "attention" for path in book}
+    whole |= {records.CORPUS_RECORD: "corpus", records.CURES_RECORD: "cures"}
+    rows: list[tuple[Any, ...]] = []
+    for path, what in whole.items():
         record = records.load(path)
-        made_on, made_by = record.provenance, "older code" if record.stale else "current code"
-        runs = len(record.measurements), len(record.runs)
-        rows.append((made_on.device, made_on.date, made_on.driver, made_on.torch, *runs, made_by))
-    names = ("device", "date", "driver", "torch", "runs", "timed runs", "made by")
+        runs = len(record.measurements), len(record.runs) or None
+        rows.append(_row(what, record.provenance, *runs, stale=record.stale))
+    tiles = passes_record.load()
+    rows.append(_row("tiles", tiles.provenance, len(tiles.passes), None, stale=tiles.stale))
+    for path in sorted((records.DATA / "steps").glob("*.json.gz")):
+        steps = load_calls(path)
+        old = steps.digest != records.code_digest()
+        rows.append(_row("steps", steps.provenance, len(steps.calls), None, stale=old))
+    names = ("record", "device", "date", "driver", "torch", "runs", "timed runs", "made by")
     return Table(dict.fromkeys(names, ""), rows)
+
+
+def _row(
+    what: str, made_on: Provenance, runs: int, timed: int | None, *, stale: bool
+) -> tuple[Any, ...]:
+    """A record: what of, where and when it was made, how many runs are in it, by which code."""
+    where = made_on.device, made_on.date, made_on.driver, made_on.torch
+    return what, *where, runs, timed, "older code" if stale else "current code"
 
 
 def numbers() -> dict[str, Any]:

@@ -51,7 +51,7 @@ def table_of_ways() -> Table:
     for program, (whole, training) in zip(WAYS, _runs(), strict=True):
         sizes = whole.peak_bytes, training.peak_bytes, training.saved_bytes, _moved(whole)
         rows.append((program.__name__, *(size / 1e9 for size in sizes)))
-    names = "whole sequence", "training", "kept", "moved, whole sequence"
+    names = "inference", "training", "kept", "moved, inference"
     return Table({"program": ""} | dict.fromkeys(names, ".2f"), rows)
 
 
@@ -63,7 +63,7 @@ def table_of_cards() -> Table:
         balance, lengths = ridge_point(card, matrix=True), _longest(card.memory_bytes)
         rows.append((card.name, card.memory_gib, balance, limit, *lengths))
     columns = {"card": "", "GiB": "g", "balance point": ".0f", "QKᵀ limited by": ""}
-    names = "standard, whole", "standard, training", "flash, training"
+    names = "standard, inference", "standard, training", "flash, training"
     return Table(columns | dict.fromkeys(names, ","), rows)
 
 
@@ -94,7 +94,7 @@ def numbers() -> dict[str, Any]:
     ends, runs = 4 * LAYER.head_bytes, _compared()
     cells = len({(m.program, m.workload, m.training) for m, _ in runs})
     peaks = {
-        "a whole sequence": alive_at_peak(LAYER),
+        "inference": alive_at_peak(LAYER),
         "training": alive_at_peak(LAYER, training=True),
         "with FlashAttention": {
             "gradients and copies": flash.peak_bytes - ends,

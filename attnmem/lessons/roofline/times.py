@@ -29,7 +29,7 @@ from attnmem.measurement.records import Record
 from attnmem.measurement.timing import PRODUCTS
 from attnmem.prediction.trace import trace
 from attnmem.programs import standard_attention
-from attnmem.roofline import CACHED, NEAR, ridge_point, share_of_roof
+from attnmem.roofline import CACHED, NEAR, share_of_roof
 from attnmem.timeline import SOFTMAX_OPS
 from attnmem.workload import Workload
 
@@ -162,7 +162,6 @@ def numbers() -> dict[str, Any]:
         "made_both": made(*steps.RECORDS),
         "more_bandwidth": steps.NEWER.bandwidth / CARD.bandwidth,
         "faster_h200": whole / whole_h200,
-        "could": 2 * W.element_bytes * ridge_point(CARD, matrix=False),
         "scale_gb": moved / 1e9,
         "sheet_tbs": CARD.bandwidth / 1e12,
         "sheet_h200_tbs": steps.NEWER.bandwidth / 1e12,
@@ -177,6 +176,11 @@ def numbers() -> dict[str, Any]:
         "softmax_gain": 1 - newer.seconds / slow.seconds,
         "softmax_faster": at(16384)[2].rates[0] / slow.rates[0],
         "launch_us": 1e6 * LAUNCH,
+        **{
+            f"{key}_{what}_us": 1e6 * seconds
+            for key, step in {"short": at(512)[1], "scale": scaling, "softmax": slow}.items()
+            for what, seconds in (("roof", step.roof[1]), ("took", step.seconds))
+        },
         "launch_h200_us": 1e6 * LAUNCH_H200,
         "cached": CACHED,
         "shares": shares(
@@ -246,6 +250,9 @@ def claims() -> dict[str, bool]:
         "below N = 1024 the times do not grow with N": all(
             max(step.seconds for step in column) < 1.2 * column[0].seconds
             for column in zip(*(by_length[n] for n in LENGTHS if n < 1024), strict=True)
+        ),
+        "of the three examples a launch, memory and the kernel are the limit": (
+            [at(512)[1].limit, scaling.limit, slow.limit] == ["launches", "memory", "kernel"]
         ),
         "the kernel limits softmax from 2048 to 8192": (
             [n for n in LENGTHS if limits[n][2] == "kernel"] == [2048, 4096, 8192]

@@ -18,11 +18,6 @@ KIB = 2**10
 SHARED = 227  # KiB that a block of threads can have on Hopper: CUDA's programming guide
 FAST = (32, 64, 128, SHARED)
 
-# Up to here FlashAttention's first version held all keys in one block, without a dQ in 32 bit.
-ONE_BLOCK = 256
-# What Dao et al. 2022 print of it in table 21: N -> MB, which are MiB.
-PRINTED = {128: 22, 256: 44, 512: 104, 1024: 209, 2048: 418}
-
 
 @cache
 def eager_traffic(w: Workload, block: costs.Block) -> int:
@@ -40,7 +35,7 @@ def table_of_bounds(w: Workload = W) -> Table:
         rows.append((kib, block, moved / w.head_bytes, bound / w.head_bytes, moved / bound))
     return Table(
         {"fast memory (KiB)": "", "queries": "", "loop moves (X)": ".1f"}
-        | {"N²d²/M (X)": ".1f", "ratio": ".1f"},
+        | {"N²d²/C (X)": ".1f", "ratio": ".1f"},
         rows,
     )
 
@@ -101,18 +96,3 @@ def products(w: Workload, count: int, *, causal: bool = False) -> int:
     """The FLOPs of so many products of N×N×d; with a mask, of the scores that count."""
     scores = w.score_elements * (w.seq_len + 1) // (2 * w.seq_len) if causal else w.score_elements
     return count * 2 * scores * w.head_dim
-
-
-def flash_row(n: int) -> float:
-    """MiB of FlashAttention's own row: 13X + 2L; 11X + 2L where one block holds all keys."""
-    w = Workload(batch=16, heads=8, seq_len=n, head_dim=64, dtype=torch.float16)
-    return ((13 if n > ONE_BLOCK else 11) * w.head_bytes + 2 * 4 * 16 * 8 * n) / 2**20
-
-
-def table_of_flash_row() -> Table:
-    """What the paper printed of its own kernel, and what it is."""
-    rows = [
-        (n, "11X + 2L" if n <= ONE_BLOCK else "13X + 2L", p, flash_row(n))
-        for n, p in PRINTED.items()
-    ]
-    return Table({"N": "", "is": "", "printed": "", "computed (MiB)": ".3f"}, rows)

@@ -91,7 +91,7 @@ def table_of_cuts() -> Table:
         rows.append((name, *peaks, eager_traffic(HALF, block) / x, 1e3 * known(run.seconds)))
     return Table(
         {"queries × keys": "", "peak, formula (X)": ".3f", "peak, recorded (X)": ".3f"}
-        | {"moved, traced (X)": ",.0f", "time (ms)": ",.1f"},
+        | {"moved, traced (X)": ",.0f", "time (ms)": ",.2f"},
         rows,
     )
 
