@@ -195,6 +195,7 @@ def numbers() -> dict[str, Any]:
     _, scale, softmax, _ = steps = standard_steps(W)
     pointwise_seconds = sum(attainable_seconds(step, H100) for step in (scale, softmax))
     exp_seconds = limits(softmax, H100)["special functions"]
+    could = ridge_point(H100, matrix=False) * scale.bytes_moved / W.score_elements
     matrix_points, vector_points = _balance_points()
     computing = limited_by_arithmetic(W, ACCELERATORS)
     layer = LLAMA.workload()
@@ -205,7 +206,8 @@ def numbers() -> dict[str, Any]:
         "levels_s_gb": W.score_bytes / 1e9,
         "levels_shared_over": _rate("shared memory") / H100.bandwidth,
         "levels_over_host": H100.bandwidth / _rate("host, by PCIe"),
-        "scale_could": ridge_point(H100, matrix=False) * scale.bytes_moved / W.score_elements,
+        "scale_could": could / 2,  # one multiplication takes the slot of a multiply-add, two FLOPs
+        "scale_could_flops": could,
         "scale_intensity": scale.intensity,
         "softmax_intensity": softmax.intensity,
         "lowest": min(matrix_points),
