@@ -104,6 +104,29 @@ def test_reading_the_loss_is_refused_with_its_line():
         trace_call(lambda: (loss := model(x).sum()).backward() or loss.item())
 
 
+def test_gradients_of_gradients_warn_in_a_call_too():
+    with torch.device("meta"):
+        model, x = nn.Linear(8, 1), torch.randn(4, 8, requires_grad=True)
+
+    def step():
+        (slope,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        slope.square().sum().backward()
+
+    with pytest.warns(UserWarning, match="gradients of gradients"):
+        t = trace_call(step)
+    assert t.training  # the moment before a backward pass is still noted
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the scaler is on")
+def test_a_scaler_that_pytorch_has_switched_off_warns():
+    with pytest.warns(UserWarning, match="Disabling"):
+        scaler = torch.amp.GradScaler("cuda")
+    with torch.device("meta"):
+        model, x = nn.Linear(8, 1), torch.randn(4, 8)
+    with pytest.warns(UserWarning, match="a GradScaler that is off"):
+        trace_call(lambda: scaler.scale(model(x).sum()).backward())
+
+
 def test_another_device_is_refused():
     with pytest.raises(ValueError, match="device must be 'cuda' or 'cpu', got 'tpu'"):
         trace_call(lambda: None, "tpu")

@@ -51,8 +51,8 @@ def trace_call(
     recorder.expect(_tensors_on("meta" if device == "cuda" else "cpu"))
     with (
         _disable_current_modes(),
-        Dispatch(device, capability, recorder.has_values),
         before_backward(lambda: saved.append(recorder.live)),
+        Dispatch(device, capability, recorder.has_values),
         recorder,
     ):
         step()

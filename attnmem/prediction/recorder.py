@@ -151,7 +151,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs: Sequence[torch.Tensor],
     ) -> Any:
         if len({x.is_meta for x in inputs}) == 2:
-            args, kwargs = tree_map_only(torch.Tensor, _on_meta, (tuple(args), kwargs))
+            return self._run_mixed(function, args, kwargs)
         try:
             return function(*args, **kwargs)
         except (NotImplementedError, torch._subclasses.fake_tensor.DynamicOutputShapeException):
@@ -162,6 +162,29 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if "Meta kernel" in str(error) or "meta tensor" in str(error):
                 raise refuse(f"{function} has no answer without data: {VALUES}") from None
             raise
+
+    def _run_mixed(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        """Tensors with data meet some without: stand-ins for the first. Written to, they are read.
+
+        What is written in place is the tensor itself, but its values are not known from then on.
+        """
+        given: dict[int, torch.Tensor] = {}  # by the stand-in
+
+        def stand_in(x: torch.Tensor) -> torch.Tensor:
+            made = x if x.is_meta else torch.empty_like(x, device=META)
+            given[id(made)] = x
+            return made
+
+        mapped = tree_map_only(torch.Tensor, stand_in, (tuple(args), kwargs))
+        result = self._run(function, *mapped, _tensors([*mapped[0], *mapped[1].values()]))
+
+        def given_again(x: torch.Tensor) -> torch.Tensor:
+            found = given.get(id(x), x)
+            return x if found.is_meta else self._without_values(found)
+
+        return tree_map_only(torch.Tensor, given_again, result)
 
     def _check_sizes(self, tensors: Sequence[torch.Tensor]) -> None:
         for x in tensors:
@@ -312,10 +335,6 @@ def without_data(program: Any) -> Any:
             f"a copy of the module without data could not be made: {error}. Make it with "
             "`with torch.device('meta'):`, before it is traced"
         ) from None
-
-
-def _on_meta(x: torch.Tensor) -> torch.Tensor:
-    return x if x.is_meta else torch.empty_like(x, device=META)
 
 
 def _tensors(trees: Iterable[Any]) -> list[torch.Tensor]:
