@@ -8,7 +8,7 @@ from torch import nn
 
 from attnmem import measure_call, trace_call
 from attnmem.corpus.steps import Recipe, calls, recipes
-from attnmem.measurement.calls import STEPS_RECORD, load_calls
+from attnmem.measurement.calls import STEPS_RECORD, load_calls, record_calls
 from attnmem.prediction.choice import assuming
 from attnmem.prediction.refusal import CannotFollow
 from attnmem.prediction.trace import Trace
@@ -57,6 +57,24 @@ def test_a_training_step_needs_what_it_needed_on_a_gpu(recipe):
 def followed(call) -> Trace:
     with assuming(release=(2, 11), cudnn=91900):  # the record's
         return trace_call(call)
+
+
+def test_a_record_of_calls_keeps_what_did_not_fail(tmp_path):
+    x = torch.ones(256)
+
+    def calls():
+        yield "works", lambda: x + x
+        yield "fails", lambda: x + torch.ones(3)
+        yield "works again", lambda: x * x
+        raise OSError("no more")
+
+    record_calls(calls(), "cpu").save(tmp_path / "record.json.gz")
+    record = load_calls(tmp_path / "record.json.gz")
+    assert [m.peak_bytes for m in record.calls.values()] == [1024, 1024]
+    assert list(record.calls) == ["works", "works again"]
+    failed, ended = record.failures
+    assert failed.startswith("fails: Traceback")
+    assert "no more" in ended
 
 
 def test_modules_and_tensors_have_their_names():

@@ -166,9 +166,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _run_mixed(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
     ) -> Any:
-        """Tensors with data meet some without: stand-ins for the first. Written to, they are read.
+        """Where tensors with data meet some without, stand-ins take the places of the first.
 
-        What is written in place is the tensor itself, but its values are not known from then on.
+        What is returned of what was written in place is the tensor itself, without values now.
         """
         given: dict[int, torch.Tensor] = {}  # by the stand-in
 
@@ -177,8 +177,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             given[id(made)] = x
             return made
 
-        mapped = tree_map_only(torch.Tensor, stand_in, (tuple(args), kwargs))
-        result = self._run(function, *mapped, _tensors([*mapped[0], *mapped[1].values()]))
+        args, kwargs = tree_map_only(torch.Tensor, stand_in, (tuple(args), kwargs))
+        result = self._run(function, args, kwargs, _tensors([*args, *kwargs.values()]))
 
         def given_again(x: torch.Tensor) -> torch.Tensor:
             found = given.get(id(x), x)
