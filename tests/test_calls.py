@@ -145,6 +145,14 @@ def test_a_scaler_that_pytorch_has_switched_off_warns():
         trace_call(lambda: scaler.scale(model(x).sum()).backward())
 
 
+def test_an_operation_that_only_writes_into_its_arguments_needs_no_answer():
+    with torch.device("meta"):
+        model, x = nn.Linear(8, 4), torch.randn(2, 8)
+    optimizer = torch.optim.Adagrad(model.parameters(), fused=True)
+    t = trace_call(lambda: (model(x).sum().backward(), optimizer.step()))
+    assert t.by_module["Linear"] >= 4 * (8 * 4 + 4)
+
+
 def test_another_device_is_refused():
     with pytest.raises(ValueError, match="device must be 'cuda' or 'cpu', got 'tpu'"):
         trace_call(lambda: None, "tpu")

@@ -155,6 +155,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         try:
             return function(*args, **kwargs)
         except (NotImplementedError, torch._subclasses.fake_tensor.DynamicOutputShapeException):
+            if isinstance(function, torch._ops.OpOverload) and not function._schema.returns:
+                return None  # it writes into what it is given, such as a fused optimizer
             raise refuse(f"{function} has no answer without data: {VALUES}") from None
         except RuntimeError as error:
             if "fake impl" in str(error):
@@ -267,10 +269,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.watchers[key] = weakref.ref(storage, ended)
         return True
 
-    def expect(self, tensors: Iterable[torch.Tensor]) -> None:
+    def kept(self) -> list[torch.UntypedStorage]:
+        """What the run has allocated, and something still holds."""
+        found = [self.watchers[key]() for key in self.blocks]
+        return [storage for storage in found if storage is not None]
+
+    def expect(self, storages: Iterable[torch.UntypedStorage]) -> None:
         """Note what is there before the run, which may use it, or give it up."""
-        for x in tensors:
-            storage = x.untyped_storage()
+        for storage in storages:
             key, block = id(storage), Block("", storage.nbytes())
             if block.bytes and key not in self.others:
                 self.others[key] = block
