@@ -8,7 +8,7 @@ from torch import nn
 
 from attnmem import measure_call, trace_call
 from attnmem.corpus.steps import Recipe, calls, recipes
-from attnmem.measurement.calls import STEPS_RECORD, load_calls
+from attnmem.measurement.calls import STEPS_RECORD, load_calls, record_calls
 from attnmem.prediction.choice import assuming
 from attnmem.prediction.refusal import CannotFollow
 from attnmem.prediction.trace import Trace
@@ -59,6 +59,24 @@ def followed(call) -> Trace:
         return trace_call(call)
 
 
+def test_a_record_of_calls_keeps_what_did_not_fail(tmp_path):
+    x = torch.ones(256)
+
+    def calls():
+        yield "works", lambda: x + x
+        yield "fails", lambda: x + torch.ones(3)
+        yield "works again", lambda: x * x
+        raise OSError("no more")
+
+    record_calls(calls(), "cpu").save(tmp_path / "record.json.gz")
+    record = load_calls(tmp_path / "record.json.gz")
+    assert [m.peak_bytes for m in record.calls.values()] == [1024, 1024]
+    assert list(record.calls) == ["works", "works again"]
+    failed, ended = record.failures
+    assert failed.startswith("fails: Traceback")
+    assert "no more" in ended
+
+
 def test_modules_and_tensors_have_their_names():
     step = Recipe("GPT", "float32", "standard", "none", "AdamW, a loop").start("meta")
     first, second = trace_call(step), trace_call(step)
@@ -102,6 +120,37 @@ def test_reading_the_loss_is_refused_with_its_line():
         model, x = nn.Linear(8, 8), torch.randn(2, 8)
     with pytest.raises(CannotFollow, match=r"test_calls\.py.*loss\.item"):
         trace_call(lambda: (loss := model(x).sum()).backward() or loss.item())
+
+
+def test_gradients_of_gradients_warn_in_a_call_too():
+    with torch.device("meta"):
+        model, x = nn.Linear(8, 1), torch.randn(4, 8, requires_grad=True)
+
+    def step():
+        (slope,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        slope.square().sum().backward()
+
+    with pytest.warns(UserWarning, match="gradients of gradients"):
+        t = trace_call(step)
+    assert t.training  # the moment before a backward pass is still noted
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the scaler is on")
+def test_a_scaler_that_pytorch_has_switched_off_warns():
+    with pytest.warns(UserWarning, match="Disabling"):
+        scaler = torch.amp.GradScaler("cuda")
+    with torch.device("meta"):
+        model, x = nn.Linear(8, 1), torch.randn(4, 8)
+    with pytest.warns(UserWarning, match="a GradScaler that is off"):
+        trace_call(lambda: scaler.scale(model(x).sum()).backward())
+
+
+def test_an_operation_that_only_writes_into_its_arguments_needs_no_answer():
+    with torch.device("meta"):
+        model, x = nn.Linear(8, 4), torch.randn(2, 8)
+    optimizer = torch.optim.Adagrad(model.parameters(), fused=True)
+    t = trace_call(lambda: (model(x).sum().backward(), optimizer.step()))
+    assert t.by_module["Linear"] >= 4 * (8 * 4 + 4)
 
 
 def test_another_device_is_refused():

@@ -324,8 +324,24 @@ def turned(q, k, v):
     return torch.softmax((k @ q.mT).mT, dim=-1) @ v
 
 
+KEYS = torch.zeros(2, 2, 40, 16)
+
+
+def cached(q, k, v):
+    with torch.no_grad():
+        KEYS.index_copy_(2, torch.arange(32), k)
+    return torch.softmax(q @ KEYS.mT, dim=-1) @ KEYS
+
+
+def written(q, k, v):
+    out = torch.zeros(2, 2, 32, 16)
+    for i in range(4):
+        out[:, :, 8 * i : 8 * i + 8] = q[:, :, 8 * i : 8 * i + 8] * 2
+    return attend(torch.addcmul(out, k, v), k, v) @ torch.eye(16)
+
+
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("program", [rolled, offloaded, checkpointed, turned])
+@pytest.mark.parametrize("program", [rolled, offloaded, checkpointed, turned, cached, written])
 def test_on_a_cpu_it_is_what_the_allocator_says(program, training):
     predicted = silently(program, training, "cpu")
     assert predicted.peak_bytes == measure(program, W, training, "cpu").peak_bytes
@@ -338,6 +354,32 @@ def test_on_a_cpu_what_has_values_keeps_them():
         return attend(q[:, :, :n], k, v)
 
     silently(by_length, device="cpu")
+
+
+def test_on_a_cpu_what_was_written_without_values_has_none():
+    def reading(q, k, v):
+        total = torch.zeros(1)
+        total.add_(q.sum())
+        return q * total.item()
+
+    with pytest.raises(CannotFollow, match="item"):
+        trace(reading, W, device="cpu")
+
+
+def test_a_gradient_for_a_module_with_data_is_refused_with_what_to_do():
+    layer = nn.Linear(16, 16)
+    with pytest.raises(CannotFollow, match=r"a tensor that has data.*torch\.device\('meta'\)"):
+        trace(lambda q, k, v: layer(q), W, True, "cpu")
+
+
+def test_on_a_cpu_autocast_for_a_gpu_is_what_pytorch_does():
+    def casting(q, k, v):
+        with torch.autocast("cuda", torch.bfloat16):
+            return attend(q, k, v)
+
+    with pytest.warns(UserWarning, match="CUDA is not available"):
+        predicted = trace(casting, W, device="cpu")
+    assert predicted.peak_bytes == trace(attend, W, device="cpu").peak_bytes
 
 
 def test_on_a_cpu_kernels_that_allocate_more_warn():

@@ -57,6 +57,30 @@ def test_runs_that_ran_out_of_memory_were_predicted_not_to_fit(path):
         assert predicted > m.provenance.memory_bytes
 
 
+@pytest.mark.parametrize(
+    ("dtype", "training", "peak", "saved"),  # recorded on an H200 with torch 2.11
+    [
+        *[("float16", False, 12058624, 0), ("float16", True, 18350080, 2621440)],
+        *[("float32", False, 22020096, 0), ("float32", True, 34603008, 3145728)],
+    ],
+)
+def test_what_a_program_keeps_is_there_before_it_runs_again(dtype, training, peak, saved):
+    seen: dict[str, torch.Tensor] = {}
+
+    def watched(q, k, v):
+        seen.clear()
+        s = torch.einsum("bhqd,bhkd->bhqk", q / 8, k)
+        s = torch.where(torch.isnan(s), torch.zeros_like(s), s)
+        p = torch.softmax(s, dim=-1)
+        seen["weights"] = p.detach()
+        return torch.einsum("bhqk,bhkd->bhqd", p, v)
+
+    w = Workload(batch=2, heads=4, seq_len=512, head_dim=64, dtype=dtype)
+    t = trace(watched, w, training)
+    assert (t.peak_bytes, t.saved_bytes, t.parameter_bytes) == (peak, saved, w.score_bytes)
+    assert t.replay().peak_allocated > 0
+
+
 UNFUSED = [p for p in PROGRAMS if p not in FUSED]
 
 

@@ -3,6 +3,7 @@
 import gc
 import gzip
 import json
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,15 @@ STEPS_RECORD = DATA / "steps" / "nvidia-h200.json.gz"
 
 @dataclass(frozen=True, kw_only=True)
 class CallRecord:
-    """What calls did, by their names; ``digest`` identifies the code that measured them."""
+    """What calls did, by their names; ``digest`` identifies the code that measured them.
+
+    ``failures`` holds the name and the traceback of each call that raised.
+    """
 
     digest: str
     provenance: Provenance
     calls: dict[str, MeasuredCall]
+    failures: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
         """Write the record as compressed JSON."""
@@ -33,14 +38,29 @@ class CallRecord:
 def record_calls(
     calls: Iterable[tuple[str, Callable[[], object]]], device: str | torch.device | None = None
 ) -> CallRecord:
-    """Measure named calls on ``device``, one after another; each may be made by its iterator."""
+    """Measure named calls on ``device``, one after another; each may be made by its iterator.
+
+    What raises is noted, and the rest goes on. Where the iterator itself raises, nothing is left.
+    """
     device = resolve_device(device)
     found = {}
+    failures: list[str] = []
     gc.freeze()  # each call collects garbage several times: it need not look at what is here now
-    for name, call in calls:
-        found[name] = measure_call(call, device)
-        del call  # with what it holds, before the next is made
-    return CallRecord(digest=code_digest(), provenance=provenance(device), calls=found)
+    try:
+        for name, call in calls:
+            try:
+                found[name] = measure_call(call, device)
+            except Exception:
+                failures.append(f"{name}: {traceback.format_exc()}")
+            del call  # with what it holds, before the next is made
+    except Exception:  # of the iterator, which ends with it
+        failures.append(traceback.format_exc())
+    return CallRecord(
+        digest=code_digest(),
+        provenance=provenance(device),
+        calls=found,
+        failures=tuple(failures),
+    )
 
 
 def load_calls(path: Path) -> CallRecord:

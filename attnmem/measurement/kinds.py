@@ -64,8 +64,9 @@ def _decode(device: torch.device, output: Path, show: Show) -> Sequence[str]:
 def _steps(device: torch.device, output: Path, show: Show) -> Sequence[str]:
     # Of the recipes, not of the calls: a model must go before the next is made.
     chosen = show(list(recipes()), "Steps")
-    record_calls(calls(chosen, device), device).save(output)
-    return ()
+    record = record_calls(calls(chosen, device), device)
+    record.save(output)
+    return record.failures
 
 
 #: Each kind, by its name: the book's grid, programs after public projects, training steps of

@@ -48,11 +48,12 @@ def trace_call(
     recorder.ended = "inputs"
     saved: list[int] = []
     gc.collect()
-    recorder.expect(_tensors_on("meta" if device == "cuda" else "cpu"))
+    place = "meta" if device == "cuda" else "cpu"
+    recorder.expect(x.untyped_storage() for x in _tensors_on(place))
     with (
         _disable_current_modes(),
-        Dispatch(device, capability, recorder.has_values),
         before_backward(lambda: saved.append(recorder.live)),
+        Dispatch(device, capability, recorder.has_values),
         recorder,
     ):
         step()

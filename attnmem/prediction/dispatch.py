@@ -34,6 +34,8 @@ READING = {
     getattr(torch.Tensor, f"__{name}__" if name in CONVERSIONS else name)
     for name in ("item", "tolist", "numpy", "is_nonzero", "data_ptr", *CONVERSIONS)
 }
+# What is made to be written into, or to be multiplied with.
+MAKING = {torch.empty, torch.zeros, torch.eye}
 # What stands for these calls other functions, whose ways are taken in turn.
 FOLLOWED = {torch._native_multi_head_attention}
 
@@ -158,9 +160,9 @@ class Dispatch(TorchFunctionMode):
             kwargs = kwargs | {"pin_memory": False}
         moves = function in (torch.Tensor.to, torch.Tensor.cpu)
         if self.device.type == "cpu" and not (moves and args[0].is_meta):
-            if kwargs.get("requires_grad"):  # autograd wants it where its gradient will be
-                kwargs = kwargs | {"device": META}
-            return args, kwargs  # what is made on the CPU has values, and may be asked for them
+            if kwargs.get("requires_grad") or _is_matrix(function, args, kwargs):
+                kwargs = kwargs | {"device": META}  # autograd wants it where its gradient will be
+            return args, kwargs  # what else is made on the CPU has values, and may be asked
         if any(isinstance(x, torch.device) or (moves and isinstance(x, str)) for x in args):
             args = tuple(self._meta(x) for x in args)
         if kwargs.get("device") is not None:
@@ -179,6 +181,15 @@ class Dispatch(TorchFunctionMode):
         return META if kind == self.device.type else device
 
 
+def _is_matrix(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether this makes numbers of two dimensions or more whose values nobody asks for."""
+    if function not in MAKING or "out" in kwargs:
+        return False
+    size = args[0] if args and not isinstance(args[0], int) else kwargs.get("size", args)
+    floating = kwargs.get("dtype") is None or kwargs["dtype"].is_floating_point
+    return floating and (function is torch.eye or len(size) > 1)
+
+
 def _patches(here: torch.device) -> Iterator[tuple[Any, str, Any]]:
     """What is replaced for as long as a trace runs: owner, name, value."""
     for module in ASKING:
@@ -195,7 +206,8 @@ def _patches(here: torch.device) -> Iterator[tuple[Any, str, Any]]:
     checks = {"default": lambda x: {"shape": x.shape, "dtype": x.dtype}}
     name = "_allowed_determinism_checks_to_fns"
     yield torch.utils.checkpoint, name, getattr(torch.utils.checkpoint, name) | checks
-    yield torch.cuda.amp.common, "amp_definitely_not_available", lambda: False
+    if here.type == "cuda":
+        yield torch.cuda.amp.common, "amp_definitely_not_available", lambda: False
     dynamo = sys.modules.get("torch._dynamo.eval_frame")
     if dynamo and hasattr(dynamo, "_callback_from_stance"):
         yield dynamo, "_callback_from_stance", _compiled(dynamo._callback_from_stance)

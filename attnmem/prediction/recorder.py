@@ -151,10 +151,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs: Sequence[torch.Tensor],
     ) -> Any:
         if len({x.is_meta for x in inputs}) == 2:
-            args, kwargs = tree_map_only(torch.Tensor, _on_meta, (tuple(args), kwargs))
+            return self._run_mixed(function, args, kwargs)
         try:
             return function(*args, **kwargs)
         except (NotImplementedError, torch._subclasses.fake_tensor.DynamicOutputShapeException):
+            if isinstance(function, torch._ops.OpOverload) and not function._schema.returns:
+                return None  # it writes into what it is given, such as a fused optimizer
             raise refuse(f"{function} has no answer without data: {VALUES}") from None
         except RuntimeError as error:
             if "fake impl" in str(error):
@@ -162,6 +164,29 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if "Meta kernel" in str(error) or "meta tensor" in str(error):
                 raise refuse(f"{function} has no answer without data: {VALUES}") from None
             raise
+
+    def _run_mixed(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        """Where tensors with data meet some without, stand-ins take the places of the first.
+
+        What is returned of what was written in place is the tensor itself, without values now.
+        """
+        given: dict[int, torch.Tensor] = {}  # by the stand-in
+
+        def stand_in(x: torch.Tensor) -> torch.Tensor:
+            made = x if x.is_meta else torch.empty_like(x, device=META)
+            given[id(made)] = x
+            return made
+
+        args, kwargs = tree_map_only(torch.Tensor, stand_in, (tuple(args), kwargs))
+        result = self._run(function, args, kwargs, _tensors([*args, *kwargs.values()]))
+
+        def given_again(x: torch.Tensor) -> torch.Tensor:
+            found = given.get(id(x), x)
+            return x if found.is_meta else self._without_values(found)
+
+        return tree_map_only(torch.Tensor, given_again, result)
 
     def _check_sizes(self, tensors: Sequence[torch.Tensor]) -> None:
         for x in tensors:
@@ -244,10 +269,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.watchers[key] = weakref.ref(storage, ended)
         return True
 
-    def expect(self, tensors: Iterable[torch.Tensor]) -> None:
+    def kept(self) -> list[torch.UntypedStorage]:
+        """What the run has allocated, and something still holds."""
+        found = [self.watchers[key]() for key in self.blocks]
+        return [storage for storage in found if storage is not None]
+
+    def expect(self, storages: Iterable[torch.UntypedStorage]) -> None:
         """Note what is there before the run, which may use it, or give it up."""
-        for x in tensors:
-            storage = x.untyped_storage()
+        for storage in storages:
             key, block = id(storage), Block("", storage.nbytes())
             if block.bytes and key not in self.others:
                 self.others[key] = block
@@ -312,10 +341,6 @@ def without_data(program: Any) -> Any:
             f"a copy of the module without data could not be made: {error}. Make it with "
             "`with torch.device('meta'):`, before it is traced"
         ) from None
-
-
-def _on_meta(x: torch.Tensor) -> torch.Tensor:
-    return x if x.is_meta else torch.empty_like(x, device=META)
 
 
 def _tensors(trees: Iterable[Any]) -> list[torch.Tensor]:

@@ -16,6 +16,10 @@ VALUES = "what it reads are values, and a prediction has shapes alone. Make the 
 
 # What PyTorch says where it finds no data, or no GPU -> what that means here.
 MEANINGS = {
+    "expected device cpu but got meta": (
+        "a gradient goes to a tensor that has data. Make it, or its module, with "
+        "`with torch.device('meta'):`, before it is traced"
+    ),
     r"Sparse|[Ss]parse (tensor|COO|CSR)": (
         "sparse tensors can't be predicted: how much memory they take is in their values"
     ),

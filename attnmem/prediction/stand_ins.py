@@ -42,7 +42,7 @@ def stand_ins(device: str, capability: tuple[int, int]) -> tuple[Patch, ...]:
             "nested_tensor as_nested_tensor narrow nested_tensor_from_jagged masked_select",
             NESTED,
         ),
-        (autograd, "_engine_run_backward", _backward(autograd._engine_run_backward)),
+        (autograd, "_engine_run_backward", _run_backward),
         (Thread, "start", _start(Thread.start, device)),
         (ThreadPoolExecutor, "submit", _submit(ThreadPoolExecutor.submit, device)),
     )
@@ -78,6 +78,7 @@ def stand_ins(device: str, capability: tuple[int, int]) -> tuple[Patch, ...]:
             "_nvtx",
             SimpleNamespace(rangePushA=_nothing, rangePop=_nothing, markA=_nothing),
         ),
+        (torch.amp.GradScaler, "scale", _scaling(torch.amp.GradScaler.scale)),
         (torch, "Generator", _generator(torch.Generator)),
         *((cuda, kind.__name__, kind) for kind in cuda_types()),
     )
@@ -138,18 +139,30 @@ def _data_ptr(original: Callable[..., int]) -> Callable[..., int]:
     return data_ptr
 
 
-def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
-    def backward(
-        roots: Any, grads: Any, retain_graph: bool, create_graph: bool, *rest: Any, **options: Any
-    ) -> Any:
-        if create_graph:
-            warn(
-                "gradients of gradients (create_graph=True, torch.func.grad) were not compared "
-                "with a GPU, and on a CPU some are a few bytes off"
-            )
-        return original(roots, grads, retain_graph, create_graph, *rest, **options)
+def _run_backward(
+    roots: Any, grads: Any, retain_graph: bool, create_graph: bool, *rest: Any, **options: Any
+) -> Any:
+    if create_graph:
+        warn(
+            "gradients of gradients (create_graph=True, torch.func.grad) were not compared "
+            "with a GPU, and on a CPU some are a few bytes off"
+        )
+    run: Any = torch.autograd.graph._engine_run_backward  # in a call it tells of the pass
+    return run(roots, grads, retain_graph, create_graph, *rest, **options)
 
-    return backward
+
+def _scaling(original: Callable[..., Any]) -> Callable[..., Any]:
+    available = torch.cuda.is_available()
+
+    def scale(scaler: Any, outputs: Any) -> Any:
+        if not (scaler.is_enabled() or available):
+            warn(
+                "a GradScaler that is off: PyTorch switches it off where there is no CUDA, and so "
+                "the trace leaves out what it does on a GPU"
+            )
+        return original(scaler, outputs)
+
+    return scale
 
 
 def _start(original: Callable[[Thread], None], device: str) -> Callable[[Thread], None]:

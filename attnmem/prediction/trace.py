@@ -185,7 +185,8 @@ def trace(
     GPU's. Neither need be on this machine, and the cost grows with the number of operations, not
     with sizes. ``program`` is eager PyTorch: a function of Q, K and V, or a module, which is
     followed on a copy without data. It sees the device that it will run on; what it makes on the
-    CPU is not the GPU's memory.
+    CPU is not the GPU's memory. What it keeps from run to run, such as a cache, is there before, as
+    where it is measured: such a program runs twice.
 
     Known limits. Refused with :class:`attnmem.prediction.refusal.CannotFollow`, which names the
     line of the program, also where the program catches it: reading values, or addresses; compiled
@@ -221,9 +222,26 @@ def trace(
         )
     if isinstance(program, torch.jit.ScriptFunction | torch.jit.ScriptModule):
         raise CannotFollow("TorchScript can't be predicted: trace the function that was scripted")
-    recorder = Recorder(device)
-    saved = 0
     program = without_data(program)
+    recorder, saved = _record(program, w, training, device, capability)
+    if recorder.kept():  # as on a device: what is measured there is not the first run
+        recorder, saved = _record(program, w, training, device, capability, recorder)
+    return Trace.of(recorder, w, training, saved)
+
+
+def _record(
+    program: Program,
+    w: Workload,
+    training: bool,
+    device: str,
+    capability: tuple[int, int],
+    before: Recorder | None = None,
+) -> tuple[Recorder, int]:
+    """A run, written down, and what it saves. ``before``: an earlier one, which has left things."""
+    recorder = Recorder(device)
+    if before and device == "cuda":  # on a CPU nothing tells of their end
+        recorder.expect(before.kept())
+    saved = 0
     stages = run(program, w, training=training, device=torch.device("meta"), name=recorder.name)
     with _disable_current_modes(), Dispatch(device, capability, recorder.has_values), recorder:
         for stage, own in stages:
@@ -232,7 +250,7 @@ def trace(
                 if saved < 0:
                     raise CannotFollow("O was not made where a trace can see it: in this thread")
             recorder.ended = stage
-    return Trace.of(recorder, w, training, saved)
+    return recorder, saved
 
 
 def max_seq_len(
