@@ -46,7 +46,7 @@ def table_of_versions() -> Table:
 def table_of_records() -> Table:
     """The records of the package, that which stands in for a GPU first."""
     book = sorted(records.RECORDS, key=lambda path: path != records.SHIPPED)
-    whole = {path: "attention" for path in book}
+    whole = dict.fromkeys(book, "attention")
     whole |= {records.CORPUS_RECORD: "corpus", records.CURES_RECORD: "cures"}
     rows: list[tuple[Any, ...]] = []
     for path, what in whole.items():
