@@ -98,6 +98,7 @@ INTERPRETED = pytest.mark.skipif(
 
 
 @INTERPRETED
+@pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")  # Triton's own
 @pytest.mark.parametrize("splits", [None, 1, 3])
 @pytest.mark.parametrize(
     ("batch", "heads", "kv_heads", "m", "d", "d_v"),
@@ -116,6 +117,7 @@ def test_the_kernel_is_attention(batch, heads, kv_heads, m, d, d_v, splits):
 
 
 @INTERPRETED
+@pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")  # Triton's own
 @pytest.mark.parametrize("dtype", [torch.float32, decode.EIGHT_BIT])
 def test_a_latent_cache_is_keys_whose_beginnings_are_values(dtype):
     q, k = torch.randn(2, 8, 1, 48), torch.randn(2, 1, 200, 48).to(dtype)
@@ -125,6 +127,7 @@ def test_a_latent_cache_is_keys_whose_beginnings_are_values(dtype):
 
 
 @INTERPRETED
+@pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")  # Triton's own
 @pytest.mark.parametrize(
     ("q", "k", "message"),
     [
