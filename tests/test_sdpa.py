@@ -123,7 +123,7 @@ COLUMNS = replace(new(128, 128, dtype=torch.bool), stride=(1, 128))
         (
             call(mask=new(128, 128, dtype=torch.bool)),
             "cudnn",
-            {"flash": "takes none, but is_causal"},
+            {"flash": "takes no mask but is_causal"},
         ),
         (call(mask=new(8, 128, 128)), "efficient", {"cudnn": r"a mask \[8, 128, 128\]"}),
         (call(mask=new(128, 128, grad=True)), "efficient", {"cudnn": "the mask needs a gradient"}),
@@ -279,14 +279,14 @@ GROUPED = {"efficient": "repeat K and V"}
             {"heads": 28, "seq_len": 16_000, "head_dim": 128, "dtype": "float16"},
             {"kv_heads": 4, "mask": "float", "capability": RTX_5090},
             {"release": (2, 9), "cudnn": 91300},
-            GROUPED | {"flash": "a mask", "cudnn": "math comes before it"},
+            GROUPED | {"flash": "no mask", "cudnn": "math comes before it"},
             id="Comfy-Org/ComfyUI#15135",
         ),
         pytest.param(
             {"heads": 8, "seq_len": 8192, "head_dim": 128, "dtype": "bfloat16"},
             {"kv_heads": 2, "mask": "bool", "capability": RTX_5090},
             {},
-            GROUPED | {"flash": "a mask", "cudnn": "math comes before it"},
+            GROUPED | {"flash": "no mask", "cudnn": "math comes before it"},
             id="huggingface/diffusers#14518",
         ),
         pytest.param(
