@@ -73,6 +73,9 @@ def _peaks() -> list[figures.Peak]:
     return found
 
 
+SPLIT = replace(SHORT, seq_len=1024)  # so short that flash splits the keys
+
+
 def numbers() -> dict[str, Any]:
     """What the text looks up."""
     layer = LLAMA.workload()
@@ -95,6 +98,7 @@ def numbers() -> dict[str, Any]:
         "llama_peak_gb": peak_bytes(layer) / 1e9,
         "llama_cards": (cards := ceil_div(peak_bytes(layer), H100.memory_bytes)),
         "llama_naive": LLAMA.context / cards,
+        "split_x": trace(programs.flash_sdpa, SPLIT).peak_bytes / SPLIT.head_bytes,
     }
 
 

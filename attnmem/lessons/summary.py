@@ -9,7 +9,7 @@ import torch
 from attnmem import figures, programs
 from attnmem.catalog import ACCELERATORS, accelerator, model
 from attnmem.formulas import SCALE_BYTES, alive_at_peak, standard_steps
-from attnmem.lessons.intensity import least_seconds, product_seconds
+from attnmem.lessons.intensity import WITH_VECTOR_RATE, least_seconds, product_seconds
 from attnmem.lessons.shared import OWNED, W, same_events, total
 from attnmem.lessons.table import Table
 from attnmem.measurement import records
@@ -92,6 +92,7 @@ def numbers() -> dict[str, Any]:
     """What the text looks up."""
     (whole, training), *_, (_, flash) = _runs()[:4]
     ends, runs = 4 * LAYER.head_bytes, _compared()
+    recorded = [m for path in records.RECORDS for m in records.load(path).measurements]
     cells = len({(m.program, m.workload, m.training) for m, _ in runs})
     peaks = {
         "inference": alive_at_peak(LAYER),
@@ -112,7 +113,10 @@ def numbers() -> dict[str, Any]:
         "least_ms": 1e3 * least_seconds(LAYER, H100),
         "fused_ms": 1e3 * product_seconds(LAYER, H100),
         "cards": len(ACCELERATORS),
+        "vector_cards": len(WITH_VECTOR_RATE),
         "runs": len(runs),
+        "failed": sum(m.out_of_memory for m in recorded),
+        "cold": sum(not m.warm_up for m in recorded),
         "cells": cells,
         "twice": len(runs) - cells,
         "programs": len(PROGRAMS),
@@ -123,7 +127,7 @@ def numbers() -> dict[str, Any]:
 
 def claims() -> dict[str, bool]:
     """What the text says of its numbers."""
-    whole = trace(standard_attention, W)
+    found, whole = numbers(), trace(standard_attention, W)
     cuda, cpu = (trace(standard_attention, W, True, device) for device in ("cuda", "cpu"))
     small, large = (max_seq_len(standard_attention, W, n * 2**36) for n in (1, 2))
     short = [bound(step, card) for card in ACCELERATORS for step in standard_steps(W)]
@@ -139,7 +143,11 @@ def claims() -> dict[str, bool]:
         "of all N×N tensors only P is kept": cuda.saved_bytes == W.score_bytes,
         "twice the memory gives √2 times the length": isclose(large / small, sqrt(2), rel_tol=0.01),
         "a forward pass moves 6S + 4X": _moved(whole) == total(W, 6, 4),
-        "at d = 64 every step waits for memory on all cards": set(short) == {"memory"},
+        "at d = 64 the bound of every step is memory, on all cards": set(short) == {"memory"},
+        "compared runs, failed ones and those without a warm-up are all that were recorded": (
+            found["runs"] + found["failed"] + found["cold"]
+            == sum(len(records.load(path).measurements) for path in records.RECORDS)
+        ),
         "every program was run": len({m.program for m, _ in _compared()}) == len(PROGRAMS),
         "on two GPUs": len(records.RECORDS) == 2,
         "everything is equal in all runs": all(exact for _, exact in _compared()),

@@ -33,6 +33,8 @@ from attnmem.workload import Workload
 LENGTHS, LONG = (512, 1024, 2048), (4096, 8192, 16384)
 LAYERS = (1, 2, 4, 8)
 STACKED = replace(SHORT, seq_len=4096)  # one of such layers
+LONGER = replace(SHORT, seq_len=8192)
+FILLED = replace(SHORT, seq_len=5120)  # Q, K, V and O fill their segments
 RTX3090, A100 = accelerator("RTX 3090"), accelerator("A100 80 GB SXM4")
 GPT = model("GPT-2 medium")
 EIGHT = GPT.workload(batch=8)
@@ -165,6 +167,10 @@ def _layers_of_gpt(way: str, w: Workload) -> Trace:
     return trace(partial(stack, layers=GPT.layers, way=way), w, training=True)
 
 
+def _reserved(w: Workload, layers: int = 1) -> int:
+    return trace(partial(stack, layers=layers), w, training=True).peak_reserved_bytes
+
+
 @cache
 def _largest_batch(way: str, card: Accelerator) -> int:
     def need(batch: int) -> int:
@@ -219,7 +225,7 @@ def numbers() -> dict[str, Any]:
         "live": figures.live(_eight_layers(), STACKED.score_bytes),
         "more_flops": more_flops / flops - 1,
         "more_bytes_moved": more_moved / moved - 1,
-        "shorter": ((GPT.layers + 3) / 2) ** 0.5,
+        "shorter": ((GPT.layers + 4) / 2) ** 0.5,
         "gpt_layers": GPT.layers,
         "gpt_heads": GPT.heads,
         "gpt_dim": GPT.head_dim,
@@ -260,10 +266,18 @@ def _claims_on_one_layer() -> dict[str, bool]:
         ),
         "two orange blocks in inference, four in training, three on a CPU": orange == [2, 4, 3],
         "CUDA measures 4S + 6X": all(m.peak_bytes == total(m.workload, 4, 6) for m in training),
+        "that holds from N = 3d/4 on": [
+            trace(standard_attention, w, training=True).peak_bytes == total(w, 4, 6)
+            for w in (replace(SHORT, seq_len=n) for n in (47, 48))
+        ]
+        == [False, True],
         "on a CPU the scale comes on top": cpu.peak_bytes == total(single, 3, 6) + SCALE_BYTES,
-        "5S are reserved once X is 10 MiB or more, and less before": all(
+        "of three lengths, those with X of 10 MiB or more reserve 5S, and the other less": all(
             (m.workload.head_bytes >= LARGE) == (m.peak_reserved_bytes >= total(m.workload, 5, 0))
             for m in measured(SHORT, LONG, training=True)
+        ),
+        "5S are reserved at N = 5120, too, where X is less than 10 MiB": (
+            FILLED.head_bytes < LARGE and _reserved(FILLED) >= total(FILLED, 5, 0)
         ),
         "a fused kernel keeps four bytes a row and a few more, and its peak has no S": all(
             4 * rows <= t.saved_bytes < 4 * rows + 512 and t.peak_bytes < STACKED.score_bytes
@@ -294,6 +308,9 @@ def _claims_on_stacks() -> dict[str, bool]:
         ),
         "with recomputation the peak is 4S + (L + 5) X": (
             peaks("recompute P") == [total(STACKED, 4, n + 5) for n in LAYERS]
+        ),
+        "24 layers reserve about (L + 4) S": (
+            round(_reserved(LONGER, GPT.layers) / LONGER.score_bytes) == GPT.layers + 4
         ),
         "no spike of recomputation is as high as half of the highest": (
             again.peak_bytes < keep.peak_bytes / 2

@@ -15,7 +15,9 @@ from attnmem.figures.style import Picture
 from attnmem.lessons.shared import made, total
 from attnmem.lessons.what_to_do import cures, ledger, speed
 from attnmem.lessons.what_to_do.cures import Found, found, shown
+from attnmem.prediction.choice import assuming, which_kernel
 from attnmem.prediction.trace import trace
+from attnmem.workload import Workload
 
 #: Programs of the cure "blocks" -> what the figure calls them.
 PROFILES = {
@@ -81,6 +83,8 @@ def numbers() -> dict[str, Any]:
         "cards": before.recorded.peak_bytes / after.recorded.peak_bytes,
         "s_mb": w.score_bytes / 1e6,
         "x_mb": w.head_bytes / 1e6,
+        "s_single_mb": CURES["autocast"].workloads[0].score_bytes / 1e6,
+        "math_reads": _math_over_formula(training=False),
         "pairs_mb": w.seq_len**2 / 1e6,
         "copies_mb": (split.recorded.saved_bytes - plain.recorded.saved_bytes) / 1e6,
         "kept_autocast": _kept_per_score("autocast", "autocast_unfused"),
@@ -109,6 +113,23 @@ def numbers() -> dict[str, Any]:
         "llama_rest_gb": rows["kept by the rest"][1] / 1e9,
         "llama_again_gb": rows["kept by the rest"][2] / 1e9,
     }
+
+
+def _kernel(d: int, dtype: str, release: tuple[int, int] = (2, 11), **rest: Any) -> str | None:
+    """The kernel that a call gets in training."""
+    w = Workload(batch=2, heads=8, seq_len=2048, head_dim=d, dtype=dtype)
+    with assuming(**cures.RECORDED_WITH | {"release": release}):
+        return which_kernel(w, training=True, **rest).kernel
+
+
+def _math_over_formula(training: bool) -> float:
+    """The recorded peak of the math kernel over that of the formula."""
+    runs = (
+        _run("dimensions", "three_dimensions", training),
+        _run("fused kernel", "unfused", training),
+    )
+    by_kernel, by_hand = (run.recorded.peak_bytes for run in runs)
+    return by_kernel / by_hand
 
 
 def _softmax_in_32_bit(dtype: torch.dtype, training: bool = True) -> int:
@@ -210,7 +231,6 @@ def _claims_on_memory() -> dict[str, bool]:
 def _claims_on_kernels() -> dict[str, bool]:
     kernels = {words: cures.kernels_of(call) for words, call in cures.calls().items()}
     lost = {words for words, taken in kernels.items() if "math" in taken}
-    odd, plain = _run("dimensions", "three_dimensions"), _run("fused kernel", "unfused")
     return {
         "five of the calls lose the fused kernels, on both cards": lost
         == {
@@ -221,7 +241,20 @@ def _claims_on_kernels() -> dict[str, bool]:
             "3 dimensions",
         }
         and all(kernels[words] == ("math", "math") for words in lost),
-        "the unfused kernel needs nearly twice what the formula needs": (
-            1.9 < odd.recorded.peak_bytes / plain.recorded.peak_bytes < 2
+        "from 2.12 on, a dropout of 0.1 gets flash in place of cuDNN": [
+            _kernel(64, "float16", release, dropout=0.1) for release in ((2, 11), (2, 12))
+        ]
+        == ["cudnn", "flash"],
+        "without groups, above 256, efficient takes multiples of 8, in 32 bit of 4": [
+            _kernel(d, dtype)
+            for dtype, d in (("float16", 300), ("float16", 304), ("float32", 300), ("float32", 302))
+        ]
+        == ["math", "efficient", "efficient", "math"],
+        "the unfused kernel needs nearly twice what the formula needs, in training": (
+            1.9 < _math_over_formula(training=True) < 2
         ),
+        "in 32 bit a head that 4 does not divide gets no fused kernel, with a mask or without": {
+            _kernel(62, "float32", mask=mask) for mask in (None, "bool")
+        }
+        == {"math"},
     }

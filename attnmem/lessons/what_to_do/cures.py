@@ -175,7 +175,7 @@ def calls() -> dict[str, dict[str, Any]]:
         "$d = 60$": _of(d=60),
         "$d = 320$": _of(d=320),
         "$d = 320$, grouped heads": _of(d=320, groups=4),
-        "dropout": _of(dropout_p=0.1),
+        "dropout, $p = 0.1$": _of(dropout_p=0.1),
         "3 dimensions": {"query": joined, "key": joined, "value": joined},
     }
 
