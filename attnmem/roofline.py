@@ -22,9 +22,9 @@ class Ceilings:
     ``bandwidth``: of arrays of so many bytes, read and written together, the bytes per second of
     the fastest of copy, triad, fill and sum. ``matmul``: dtype name -> FLOP/s of the fastest of
     some large matrix products of random numbers. ``launch``: seconds from one tiny matrix product
-    to the next. ``largest``: the bytes per second of copy, triad, fill and sum, by name, on the
-    largest arrays. ``clock``: dtype name -> cycles per second of a GPU's multiprocessors while that
-    fastest product runs; empty on a CPU.
+    to the next; other steps may start in less. ``largest``: the bytes per second of copy, triad,
+    fill and sum, by name, on the largest arrays. ``clock``: dtype name -> cycles per second of a
+    GPU's multiprocessors while that fastest product runs; empty on a CPU.
 
     >>> largest = {"copy": 3e12, "triad": 3e12, "fill": 3.3e12, "sum": 3.1e12}
     >>> found = Ceilings({2**25: 4e12, 2**32: 3.3e12}, largest, {"float16": 7.6e14}, launch=1e-5)
@@ -147,11 +147,12 @@ def share_of_roof(step: Step, seconds: float, ceilings: Ceilings) -> float:
 def limited_by(step: Step, seconds: float, ceilings: Ceilings) -> str:
     """What limits a step that takes ``seconds``: a roof, ``"launches"``, or its ``"kernel"``.
 
-    Two times are compared: the least time that its roof allows, and that of a launch. If the longer
-    of them is at least :data:`NEAR` of the measured time, it is the limit; else the kernel is.
+    The least time that its roof allows is the limit if it is at least :data:`NEAR` of the measured
+    time; if not, a launch is, by the same rule; else the kernel is. The roof comes first because it
+    is a bound for every step, and the launch that was measured is that of a matrix product.
     Raises what :func:`measured_roof` raises.
     """
     roof, least = measured_roof(step, ceilings)
-    if max(least, ceilings.launch) < NEAR * seconds:
-        return "kernel"
-    return roof if least > ceilings.launch else "launches"
+    if least >= NEAR * seconds:
+        return roof
+    return "launches" if ceilings.launch >= NEAR * seconds else "kernel"

@@ -106,6 +106,8 @@ def test_verdicts_on_measured_steps():
     assert measured_roof(step, writes_slowly) == ("memory", 1.5 * least)
     tiny = standard_steps(replace(W, seq_len=64))[1]
     assert limited_by(tiny, 1e-5, ceilings) == "launches"
+    slow_launch = replace(ceilings, launch=2 * least)  # a product's: this step started in less
+    assert limited_by(step, least * 1.2, slow_launch) == "memory"
     quick = replace(ceilings, launch=0)
     assert measured_roof(tiny, quick) == ("cache", tiny.bytes_moved / 8e12)
     product = standard_steps(replace(W, head_dim=256))[0]

@@ -139,10 +139,10 @@ EXERCISES: tuple[Exercise, ...] = (
         mistakes={
             "A": "A: the time is within some per cent of the least time.",
             "B": "B: neither the least time nor a launch comes near the time.",
-            "C": "C: which is longer, the least time or a launch?",
+            "C": "C: is the least time near the time? If not, is a launch?",
             "D": "D: two thirds of the roof are near it, and the roof has a name.",
-            "E": "E: the rule compares the time with the longer of least time and launch.",
-            "F": "F: here the launch is the shorter of the two; is the time near the longer?",
+            "E": "E: the least time is not near the time; is a launch?",
+            "F": "F: is one of the two, least time or launch, near the time?",
         },
     ),
     Function(
