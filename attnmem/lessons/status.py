@@ -9,7 +9,7 @@ from attnmem.catalog import recognise
 from attnmem.lessons.shared import known
 from attnmem.lessons.table import Table
 from attnmem.measurement import passes_record, records
-from attnmem.measurement.calls import load_calls
+from attnmem.measurement.calls import STEPS_RECORD, load_calls
 from attnmem.measurement.device import Provenance, provenance
 
 DISTRIBUTIONS = ("attnmem", "torch", "matplotlib", "Sphinx", "myst-nb", "furo")
@@ -55,10 +55,9 @@ def table_of_records() -> Table:
         rows.append(_row(what, record.provenance, *runs, stale=record.stale))
     tiles = passes_record.load()
     rows.append(_row("tiles", tiles.provenance, len(tiles.passes), None, stale=tiles.stale))
-    for path in sorted((records.DATA / "steps").glob("*.json.gz")):
-        steps = load_calls(path)
-        old = steps.digest != records.code_digest()
-        rows.append(_row("steps", steps.provenance, len(steps.calls), None, stale=old))
+    steps = load_calls(STEPS_RECORD)
+    old = steps.digest != records.code_digest()
+    rows.append(_row("steps", steps.provenance, len(steps.calls), None, stale=old))
     names = ("record", "device", "date", "driver", "torch", "runs", "timed runs", "made by")
     return Table(dict.fromkeys(names, ""), rows)
 
