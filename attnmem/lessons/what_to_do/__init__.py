@@ -117,7 +117,7 @@ def numbers() -> dict[str, Any]:
 
 def _kernel(d: int, dtype: str, release: tuple[int, int] = (2, 11), **rest: Any) -> str | None:
     """The kernel that a call gets in training."""
-    w = Workload(batch=2, heads=8, seq_len=2048, head_dim=d, dtype=dtype)
+    w = Workload(batch=2, heads=8, seq_len=2048, head_dim=d, dtype=getattr(torch, dtype))
     with assuming(**cures.RECORDED_WITH | {"release": release}):
         return which_kernel(w, training=True, **rest).kernel
 
