@@ -47,6 +47,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self.modules = Modules(self.name)
         self.existing: list[Block] = []
+        self.expected: dict[Block, int] = {}  # in order
         self.others: dict[int, Block | None] = {}  # not the run's; those that it has not used yet
         self.blocks: dict[int, Block] = {}
         self.watchers: dict[int, weakref.ref[Any]] = {}
@@ -251,8 +252,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             key, block = id(storage), Block("", storage.nbytes())
             if block.bytes and key not in self.others:
                 self.others[key] = block
+                self.expected[block] = len(self.expected)
                 given_up = functools.partial(self._given_up, key, block)
                 self.watchers[key] = weakref.ref(storage, given_up)
+
+    def place(self, block: Block) -> int:
+        """Where something that was there stands among all that was expected; else at the end."""
+        return self.expected.get(block, len(self.expected))
 
     def _given_up(self, key: int, block: Block, _: Any) -> None:
         if self.others.get(key):
