@@ -83,9 +83,10 @@ def measure(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Compare with PyTorch's MemTracker, and a textbook formula; -- --all takes no sample."""
+    """Compare with PyTorch's MemTracker, a textbook formula and this CPU; -- --all: no sample."""
     install(session)
     session.run("python", "benchmarks/textbook.py")
+    session.run("python", "benchmarks/cpu.py", *session.posargs)
     session.run("python", "benchmarks/memtracker.py", *session.posargs)
 
 

@@ -35,23 +35,57 @@ def test_a_step_on_the_cpu_is_as_predicted():
         assert (m.peak_bytes, m.saved_bytes) == (t.peak_bytes, t.saved_bytes)
 
 
+# Its model is made in 32 bit and then cast, which leaves other holes than moving it.
+HISTORY = Recipe("GPT", "bfloat16", "standard", "none", "SGD")
+
 # One in eleven, which meets each choice: all of them take minutes.
 SOME = list(itertools.islice(recipes(), 0, None, 11))
+# Attention by the math kernel, under the mode of a selective checkpoint.
+SOME.append(Recipe("Llama", "float32", "sdpa", "selective", "AdamW, fused"))
 
 
 @pytest.mark.parametrize("recipe", SOME, ids=lambda recipe: recipe.name)
 def test_a_training_step_needs_what_it_needed_on_a_gpu(recipe):
     record = load_calls(STEPS_RECORD)
     for name, call in calls([recipe], "meta"):
-        m = record.calls[name]
+        m, layout = record.calls[name], record.layouts[name]
         if name.endswith("all of it"):
             call = recipe.from_nothing(2, "cuda")
         t = followed(call)
         assert (t.peak_bytes, t.saved_bytes) == (m.peak_bytes, m.saved_bytes), name
         if not name.endswith("all of it"):
             assert t.parameter_bytes == m.parameter_bytes
-        elif recipe.precision != "autocast":  # whose cache is emptied in an order of addresses
-            assert t.replay(m.segments).peak_allocated == m.peak_allocated_bytes
+        allocator = t.replay(layout.segments, layout.before)
+        assert allocator.peak_allocated == m.peak_allocated_bytes, name
+        assert allocator.peak_reserved == m.peak_reserved_bytes, name
+        # Without the holes, each large block may be larger or smaller than it was.
+        large = sum(size > 2**20 for size in t.at_peak.values())
+        assert abs(t.peak_allocated_bytes - m.peak_allocated_bytes) <= large * 2**20, name
+
+
+def test_of_what_came_before_the_holes_can_be_traced():
+    made = []
+    making = followed(lambda: made.append(HISTORY.start("cuda")))
+    first, second = followed(made[0]), followed(made[0])
+    after_making = making.replay().left()
+    after_first = first.replay(before=after_making).left()
+    m = load_calls(STEPS_RECORD).calls[f"{HISTORY.name}: second step"]
+    assert second.replay(before=after_first).peak_allocated == m.peak_allocated_bytes
+    assert second.peak_allocated_bytes != m.peak_allocated_bytes  # placed as if just moved
+
+
+def test_a_tensor_that_is_given_up_leaves_a_hole():
+    with torch.device("meta"):
+        held = [torch.empty(2**20)]
+
+    def call():
+        held.clear()
+        return torch.empty(2**20, device="cuda")
+
+    t = trace_call(call)
+    allocator = t.replay(before=[[2**22, -(2**24)]])
+    assert allocator.peak_reserved == 0  # it is made in that hole, or beside it
+    assert allocator.left() == []
 
 
 def followed(call) -> Trace:

@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnmem import Workload, trace
 from attnmem.corpus import REFUSED
@@ -239,6 +241,38 @@ def test_a_recurrent_net_warns_by_name():
         net = nn.LSTM(64, 64, batch_first=True, dtype=W.dtype)
     with pytest.warns(UserWarning, match="an LSTM is cuDNN's"):
         trace(lambda q, k, v: net(q[:, 0])[0], W)
+
+
+def test_a_mode_of_the_program_has_pytorch_add_a_mask_out_of_place():
+    class Watching(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            return op(*args, **(kwargs or {}))
+
+    def causal(q, k, v):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    def watched(q, k, v):
+        with Watching():
+            return causal(q, k, v)
+
+    with sdpa_kernel(SDPBackend.MATH):
+        extra = len(trace(watched, W).timeline) - len(trace(causal, W).timeline)
+    assert extra == 2  # one block more: attn.add in _scaled_dot_product_attention_math
+
+
+def test_on_a_cpu_what_has_values_does_not_pass_a_gradient_on():
+    def caching(make):
+        def program(q, k, v):
+            cache = make(q, k.shape)
+            cache[:, :, :] = k
+            return attend(q, cache, v)
+
+        return program
+
+    fresh = caching(lambda q, shape: torch.zeros(shape, dtype=q.dtype, device=q.device))
+    with pytest.raises(CannotFollow, match=r"new_zeros.*line \d+: cache\[:, :, :\] = k"):
+        trace(fresh, W, training=True, device="cpu")
+    trace(caching(lambda q, shape: q.new_zeros(shape)), W, training=True, device="cpu")
 
 
 def test_operations_without_a_result_are_followed():

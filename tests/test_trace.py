@@ -461,3 +461,23 @@ def test_the_allocator_keeps_its_books(steps):
     free = [entry[2] for pool in allocator._free.values() for entry in pool]
     assert all(block.before is None and block.after is None for block in free)
     assert sum(block.size for block in free) == allocator.reserved
+
+
+@given(st.lists(st.integers(1, 2**26), min_size=1, max_size=40), st.data())
+@settings(max_examples=50, deadline=None)
+def test_an_allocator_goes_on_from_what_another_has_left(sizes, data):
+    first = CachingAllocator()
+    blocks = [first.allocate(size) for size in sizes]
+    gone = [block for block in blocks if data.draw(st.booleans())]
+    for block in gone:
+        first.free(block)
+    left = first.left()
+    second = CachingAllocator(before=left)
+    assert second.left() == left
+    assert sorted(block.size for block in second.held) == sorted(
+        block.size for block in blocks if block not in gone
+    )
+    assert second.reserved == second.allocated == 0  # it is baseline
+    for block in second.held:
+        second.free(block)
+    assert second.left() == []

@@ -47,7 +47,9 @@ class CachingAllocator:
 
     Of equally large free blocks the one with the lowest address is taken, and addresses are the
     driver's choice. ``segments`` tells it: the rank of each segment's address, in the order in
-    which segments are made. Beyond its end, and without it, addresses rise.
+    which segments are made. Beyond its end, and without it, addresses rise. ``before``: segments
+    that are there from the start, the first of ``segments``, each as the sizes of its blocks in
+    their order, those of free ones negative; ``held`` are the others. Nothing of it is counted.
 
     >>> allocator = CachingAllocator()
     >>> block = allocator.allocate(1000)
@@ -55,10 +57,14 @@ class CachingAllocator:
     (1024, 2097152)
     """
 
-    def __init__(self, segments: Sequence[int] = ()) -> None:
+    def __init__(self, segments: Sequence[int] = (), before: Sequence[Sequence[int]] = ()) -> None:
         self.allocated = self.peak_allocated = self.reserved = self.peak_reserved = 0
         self._ranks = itertools.chain(segments, itertools.count(len(segments)))
         self._free: dict[bool, list[tuple[int, int, _Block]]] = {True: [], False: []}
+        self._firsts: dict[int, _Block] = {}  # rank of a segment -> its first block
+        self.held: list[_Block] = []
+        for sizes in before:
+            self._place(sizes)
 
     def allocate(self, size: int) -> _Block:
         """A block for a tensor of ``size`` bytes."""
@@ -82,6 +88,19 @@ class CachingAllocator:
     def forget_peaks(self) -> None:
         """Count from here: what is allocated and reserved now is baseline."""
         self.allocated = self.peak_allocated = self.reserved = self.peak_reserved = 0
+
+    def left(self) -> list[list[int]]:
+        """What stays when the cache is emptied, as ``before`` takes it: segments in use."""
+        found = []
+        for block in self._firsts.values():
+            sizes = []
+            inner: _Block | None = block
+            while inner:
+                sizes.append(-inner.size if inner.free else inner.size)
+                inner = inner.after
+            if sizes != [-block.size]:
+                found.append(sizes)
+        return found
 
     def free(self, block: _Block) -> None:
         """Give a block back to the cache."""
@@ -107,10 +126,30 @@ class CachingAllocator:
         else:
             segment = BUFFER_LARGE if size < LARGE else round_up(size, BUFFER_SMALL)
         block = _Block(next(self._ranks) * FAR, segment, small)
+        self._firsts[block.address // FAR] = block
         self.reserved += segment
         self.peak_reserved = max(self.peak_reserved, self.reserved)
         return block
 
+    def _place(self, sizes: Sequence[int]) -> None:
+        """Make a segment of such blocks."""
+        address = next(self._ranks) * FAR
+        small = sum(map(abs, sizes)) == BUFFER_SMALL
+        last = None
+        for size in sizes:
+            block = _Block(address, abs(size), small, before=last)
+            if last:
+                last.after = block
+            else:
+                self._firsts[block.address // FAR] = block
+            if size < 0:
+                self._keep(block)
+            else:
+                self.held.append(block)
+            address, last = address + block.size, block
+
     def _keep(self, block: _Block) -> None:
         block.free = True
+        if not block.before:
+            self._firsts[block.address // FAR] = block
         bisect.insort(self._free[block.small], (block.size, block.address, block))

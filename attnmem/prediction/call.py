@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from attnmem.prediction.dispatch import Dispatch
+from attnmem.prediction.modules import as_moved
 from attnmem.prediction.recorder import Recorder
 from attnmem.prediction.refusal import CannotFollow
 from attnmem.prediction.trace import Trace
@@ -25,9 +26,11 @@ def trace_call(
     afterwards. So the trace of the second step is that of a second call.
 
     Requested bytes are exact for any baseline. *Allocated* bytes depend on the holes between the
-    tensors of the baseline: they are predicted as if these had been made one after another, in the
-    order of their first use. A ``step`` that makes its model itself has no baseline. Under autocast
-    they also depend on the order in which its cache is emptied, which is one of addresses.
+    tensors of the baseline, and so on what came before: see
+    :attr:`attnmem.prediction.trace.Trace.peak_allocated_bytes`. Where that is traced as well, the
+    holes are known, and only the addresses of segments are not: a second step has
+    ``second.replay(before=first.replay().left()).peak_allocated``. A ``step`` that makes its model
+    itself has no baseline.
 
     Raises ``ValueError`` for another device,
     :class:`attnmem.prediction.refusal.CannotFollow` if nothing happens on ``device``, and whatever
@@ -67,7 +70,11 @@ def trace_call(
 
 
 def _tensors_on(device: str) -> list[torch.Tensor]:
-    """The tensors on ``device`` that Python knows now, and their gradients."""
-    found = [x for x in gc.get_objects() if issubclass(type(x), torch.Tensor)]
+    """The tensors on ``device`` that Python knows now, and their gradients; modules' come first."""
+    known = gc.get_objects()
+    modules = [x for x in known if issubclass(type(x), torch.nn.Module)]
+    inner = {id(child) for module in modules for child in module.children()}
+    found = list(as_moved(module for module in modules if id(module) not in inner))
+    found += [x for x in known if issubclass(type(x), torch.Tensor)]
     found += [x.grad for x in found if x.is_leaf and x.grad is not None]
     return [x for x in found if x.device.type == device and x.layout == torch.strided]

@@ -11,7 +11,7 @@ from attnmem.prediction.refusal import refuse
 
 FAST_PATH = (
     "{} takes a fast path in eval() that a prediction can't follow. Switch it off with "
-    "torch.backends.mha.set_fastpath_enabled(False), for the run on the GPU too"
+    "torch.backends.mha.set_fastpath_enabled(False), for the run on the device too"
 )
 
 
@@ -92,6 +92,11 @@ def multi_head_attention(
     q, k, v = map(heads, F.linear(query, qkv_weight, qkv_bias).chunk(3, -1))
     attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(query.shape)
     return F.linear(attended, proj_weight, proj_bias), None
+
+
+def multi_head_attention_on_cpu(*_: Any, **__: Any) -> Any:
+    """``native_multi_head_attention_cpu``, transformers/attention.cpp."""
+    raise refuse(FAST_PATH.format("nn.MultiheadAttention"))
 
 
 def encoder_layer(*_: Any, **__: Any) -> Any:

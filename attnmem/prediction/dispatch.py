@@ -238,6 +238,14 @@ def _compiled(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return callback
 
 
+def _to_like(x: torch.Tensor, *args: Any, **options: Any) -> Any:
+    """``x.to(other)`` on a CPU, where one may have values and the other stand for what has none."""
+    other = args[0] if args else options.get("other")
+    if not isinstance(other, torch.Tensor) or other.is_meta == x.is_meta:
+        return NotImplemented
+    return x.to(other.dtype, *args[1:], **{k: v for k, v in options.items() if k != "other"})
+
+
 def _make_dual(*_: Any, **__: Any) -> Any:
     raise refuse("forward-mode derivatives can't be predicted: take those of a backward pass")
 
@@ -309,7 +317,13 @@ def _routes(device: str, capability: tuple[int, int]) -> dict[Any, Callable[...,
         F.scaled_dot_product_attention: functools.partial(attention, device, capability=capability),
     }
     if device == "cpu":
-        return both | {torch.Tensor.cpu: lambda x, *_, **__: x if x.is_meta else NotImplemented}
+        return both | {
+            torch.Tensor.cpu: lambda x, *_, **__: x if x.is_meta else NotImplemented,
+            torch.Tensor.to: _to_like,
+            torch.Tensor.type_as: _to_like,
+            torch._native_multi_head_attention: composites.multi_head_attention_on_cpu,
+            torch._transformer_encoder_layer_fwd: composites.encoder_layer,
+        }
     return both | {
         torch.Tensor.record_stream: _record_stream,
         **dict.fromkeys(

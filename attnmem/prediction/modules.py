@@ -2,7 +2,7 @@
 
 import bisect
 import contextlib
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +20,18 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from attnmem.timeline import in_backward
 
 OUTSIDE = "no module"
+
+
+def as_moved(modules: Iterable[torch.nn.Module]) -> Iterator[torch.Tensor]:
+    """The parameters and buffers of ``modules``, in the order in which ``.to("cuda")`` moves them.
+
+    Those of inner modules come first.
+    """
+    for module in modules:
+        yield from as_moved(module.children())
+        for x in (*module._parameters.values(), *module._buffers.values()):
+            if x is not None:
+                yield x
 
 
 class Modules(contextlib.ExitStack):

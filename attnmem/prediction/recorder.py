@@ -14,10 +14,11 @@ from torch.utils._pytree import tree_map_only
 from attnmem.prediction.autograd import ZEROS, in_place
 from attnmem.prediction.kernels import NUMBER, kernel_of
 from attnmem.prediction.modules import OUTSIDE, Modules
+from attnmem.prediction.numbers import Numbers
 from attnmem.prediction.refusal import VALUES, CannotFollow, refuse
 from attnmem.prediction.shapes import SHAPES
 from attnmem.prediction.work import step
-from attnmem.timeline import Stage, Step, in_backward, stage_after, step_name, touches_data
+from attnmem.timeline import Stage, Step, stage_after, step_name, touches_data
 
 aten = torch.ops.aten
 META = torch.device("meta")
@@ -47,11 +48,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self.modules = Modules(self.name)
         self.existing: list[Block] = []
+        self.expected: dict[Block, int] = {}  # in order
         self.others: dict[int, Block | None] = {}  # not the run's; those that it has not used yet
         self.blocks: dict[int, Block] = {}
         self.watchers: dict[int, weakref.ref[Any]] = {}
-        self.numbers: list[Block] = []  # kept for backward
-        self.spent: list[Block] = []  # of these, those that backward has used
+        self.numbers = Numbers()
         self.zeros: int | None = None  # the storage that was just filled with zeros
         self.unread: dict[int, weakref.ref[Any]] = {}  # on the CPU, copies of what has no data
 
@@ -82,8 +83,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._record(op, args, kwargs or {})
 
     def _record(self, op: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        while self.spent:  # autograd's node gives them up after its gradients
-            self._end(self.spent.pop())
+        for number in self.numbers.over():
+            self._end(number)
         if kwargs.get("pin_memory"):
             kwargs = kwargs | {"pin_memory": False}  # the CPU's memory: nothing to predict
         inputs = _tensors([*args, *kwargs.values()])
@@ -102,6 +103,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outputs = _tensors([result])
         if op._schema.is_mutable:
             self._check_sizes(inputs)
+            if beside and self.device == "cpu" and not inputs[0].is_meta:
+                self._check_gradients(inputs)
         if outputs and not outputs[0].is_meta and self.device == "cuda":
             return result  # made on the CPU: not the GPU's memory
         self.zeros = id(outputs[0].untyped_storage()) if op in ZEROS else None
@@ -130,16 +133,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 fresh |= self._watch(outputs[item], name)
             elif isinstance(item, str):
                 self._end(own.pop(item))
-            elif item[0] == NUMBER and self.numbers and in_backward():
-                self.spent.append(self.numbers.pop())  # backward uses the one that was kept
+            elif item[0] == NUMBER and self.numbers.used(op):
+                pass  # the one that was kept
             else:
                 label = item[0] if item[0] not in own else f"{item[0]} {len(own)}"
                 own[label] = Block(*item, self.modules.here())
                 self._add(own[label], own[label].bytes)
         for block in reversed(own.values()):  # as C++ ends its local variables
-            if block.label == NUMBER and self._saves_number(op, inputs):
-                self.numbers.append(block)
-            else:
+            if block.label != NUMBER or not self.numbers.kept(op, inputs, block):
                 self._end(block)
         return fresh
 
@@ -194,6 +195,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if block and block.bytes != x.untyped_storage().nbytes():
                 raise refuse("a tensor's memory changes its size, which can't be followed")
 
+    def _check_gradients(self, inputs: Sequence[torch.Tensor]) -> None:
+        if torch.is_grad_enabled() and any(x.is_meta and x.requires_grad for x in inputs):
+            raise refuse(
+                "what was made here has values, and Q, K and V have none: their gradient does not "
+                "come back through it. Make it with new_zeros of such a tensor"
+            )
+
     def has_values(self, x: torch.Tensor) -> bool:
         """Whether the values of a tensor are there to be read."""
         return not x.is_meta and id(x.untyped_storage()) not in self.unread
@@ -237,12 +245,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.unread[key] = weakref.ref(storage, lambda _: self.unread.pop(key, None))
         return x
 
-    def _saves_number(self, op: Any, inputs: list[torch.Tensor]) -> bool:
-        """Whether autograd keeps the number of `tensor * number` for backward."""
-        if op not in (aten.mul.Tensor, aten.div.Tensor, aten.mul_.Tensor, aten.div_.Tensor):
-            return False
-        return torch.is_grad_enabled() and inputs[0].requires_grad and not in_backward()
-
     def _label_softmax(
         self, op: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]
     ) -> None:
@@ -280,8 +282,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             key, block = id(storage), Block("", storage.nbytes())
             if block.bytes and key not in self.others:
                 self.others[key] = block
+                self.expected[block] = len(self.expected)
                 given_up = functools.partial(self._given_up, key, block)
                 self.watchers[key] = weakref.ref(storage, given_up)
+
+    def place(self, block: Block) -> int:
+        """Where something that was there stands among all that was expected; else at the end."""
+        return self.expected.get(block, len(self.expected))
 
     def _given_up(self, key: int, block: Block, _: Any) -> None:
         if self.others.get(key):

@@ -163,8 +163,8 @@ def _math(
 ) -> Tensor:
     """_scaled_dot_product_attention_math, as it goes on a device.
 
-    PyTorch's own adds the mask out of place where it sees a dispatch mode, and has another dropout
-    for tensors without data.
+    PyTorch's own adds the mask out of place where it sees a dispatch mode, be it the recorder or
+    that of a selective checkpoint, and has another dropout for tensors without data.
     """
     if mask is None and not is_causal and not dropout_p:
         return aten._scaled_dot_product_attention_math(  # type: ignore[no-any-return]
@@ -185,7 +185,10 @@ def _math(
     every_k, every_v = _repeated(q, k, v) if enable_gqa else (k, v)
     weights = scaled @ aten.mul.Scalar(every_k.transpose(-2, -1), root)
     if mask is not None:
-        weights += mask
+        if torch._C._len_torch_dispatch_stack() > 1:  # the program has a mode of its own
+            weights = weights + mask
+        else:
+            weights += mask
     weights = torch._safe_softmax(weights, -1)
     if dropout_p:
         weights = torch.dropout(weights, dropout_p, True)

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from attnmem.prediction.allocator import CachingAllocator, cublas_workspace
 from attnmem.prediction.dispatch import Dispatch
+from attnmem.prediction.modules import as_moved
 from attnmem.prediction.recorder import Recorder, without_data
 from attnmem.prediction.refusal import CannotFollow
 from attnmem.programs import Program, run
@@ -59,7 +60,7 @@ class Trace:
             saved_bytes=saved,
             _existing={
                 numbers.setdefault(id(block), len(numbers)): block.bytes
-                for block in recorder.existing
+                for block in sorted(recorder.existing, key=recorder.place)
             },
             _blocks=tuple(numbers[id(block)] for block, _ in recorder.events),
             _modules=tuple(block.module for block, _ in recorder.events),
@@ -124,13 +125,27 @@ class Trace:
                 found[block] = *found[block][:3], place
         return list(found.values())
 
-    def replay(self, segments: Sequence[int] = ()) -> CachingAllocator:
-        """PyTorch's CUDA allocator after this run, from an empty cache.
+    def replay(
+        self, segments: Sequence[int] = (), before: Sequence[Sequence[int]] = ()
+    ) -> CachingAllocator:
+        """PyTorch's CUDA allocator after this run.
 
-        ``segments`` is explained at :class:`attnmem.prediction.allocator.CachingAllocator`.
+        ``segments`` and ``before``, what was there, are explained at
+        :class:`attnmem.prediction.allocator.CachingAllocator`; of a run that was traced, it is
+        ``earlier.replay().left()``. Without ``before`` the cache is empty, and parameters are
+        placed as :attr:`peak_allocated_bytes` says; with it, a tensor that the run gives up is one
+        of the smallest blocks that can hold it.
         """
-        allocator = CachingAllocator(segments)
-        blocks = {block: allocator.allocate(size) for block, size in self._existing.items()}
+        allocator = CachingAllocator(segments, before)
+        given_up = set(self._blocks) & set(self._existing)
+        blocks = {}
+        for block, size in self._existing.items():
+            if not before:
+                blocks[block] = allocator.allocate(size)
+            elif block in given_up:
+                large_enough = (held for held in allocator.held if held.size >= size)
+                blocks[block] = min(large_enough, key=lambda held: held.size)
+                allocator.held.remove(blocks[block])
         allocator.forget_peaks()
         for block, event in zip(self._blocks, self.timeline, strict=True):
             if event.bytes > 0:
@@ -147,8 +162,11 @@ class Trace:
     def peak_allocated_bytes(self) -> int:
         """The peak in blocks of PyTorch's CUDA allocator, starting from an empty cache.
 
-        Parameters are placed before, in the order of their first use: on a device their order, and
-        so the holes between them, may be another.
+        What was there before leaves holes, which tensors fill; a block keeps up to 1 MiB that its
+        tensor does not need. So with parameters this depends on what came before: they are placed
+        as if ``module.to("cuda")`` had put them into an empty cache, other tensors after them in
+        the order of their first use, and for each tensor of more than 1 MiB that is alive the truth
+        may lie up to 1 MiB away. Trace what came before too, and :meth:`replay` knows the holes.
         """
         return self._replayed.peak_allocated if self.device == "cuda" else self.peak_bytes
 
@@ -197,9 +215,8 @@ def trace(
     by name: operations that are not known, or are known to allocate what is not known; gradients of
     gradients; fused attention under ``torch.vmap``; ``empty_cache``; a tensor that is printed. Not
     seen: what extensions allocate inside their operators, a pool of threads that is none of
-    Python's ``concurrent.futures`` and was there before, on a CPU buffers of its kernels' threads
-    and 8 bytes of a number in a recomputation, and code of PyTorch that another release writes in
-    another way.
+    Python's ``concurrent.futures`` and was there before, on a CPU buffers of its kernels' threads,
+    and code of PyTorch that another release writes in another way.
 
     Raises ``ValueError`` for another device, or a dtype that random numbers do not have, and
     whatever ``program`` raises.
@@ -239,6 +256,8 @@ def _record(
 ) -> tuple[Recorder, int]:
     """A run, written down, and what it saves. ``before``: an earlier one, which has left things."""
     recorder = Recorder(device)
+    if isinstance(program, torch.nn.Module):
+        recorder.expect(x.untyped_storage() for x in as_moved([program]))
     if before and device == "cuda":  # on a CPU nothing tells of their end
         recorder.expect(before.kept())
     saved = 0

@@ -29,7 +29,7 @@ from attnmem.measurement.records import Record
 from attnmem.measurement.timing import PRODUCTS
 from attnmem.prediction.trace import trace
 from attnmem.programs import standard_attention
-from attnmem.roofline import CACHED, NEAR, share_of_roof
+from attnmem.roofline import CACHED, NEAR, ridge_point, share_of_roof
 from attnmem.timeline import SOFTMAX_OPS
 from attnmem.workload import Workload
 

@@ -3,8 +3,11 @@
 Places in PyTorch are below aten/src/ATen/native.
 """
 
+import functools
+
 import torch
 
+from attnmem.prediction.kernels.reductions import LOW, dims_of, loops
 from attnmem.prediction.kernels.rules import Kernel, rule, size_of
 
 aten = torch.ops.aten
@@ -12,11 +15,17 @@ aten = torch.ops.aten
 
 @rule("cpu", aten.sum.default, aten.sum.dim_IntList)
 def sums(kernel: Kernel) -> None:
-    """What is not summed in its own dtype is cast first: make_reduction, ReduceOpsUtils.h."""
+    """What is not summed in its own dtype is cast first: make_reduction, ReduceOpsUtils.h.
+
+    16-bit numbers are summed in 32 bit along two loops: should_use_acc_buffer, ReduceOps.cpp.
+    """
     x, total = kernel.inputs[0], kernel.outputs[0]
     kernel.allocate(0)
     if x.dtype != total.dtype:
         kernel.buffer("cast operand", x.numel() * total.itemsize)
+    elif x.dtype in LOW and x.numel() and loops(x, total, dims_of(kernel, 1)).output[:2] == (0, 0):
+        kernel.buffer("sum in 32 bit", 4 * total.numel())
+        kernel.buffer("cast operand", 4 * x.numel())
 
 
 @rule("cuda", aten.bmm.default)
@@ -43,9 +52,21 @@ def power_by_number(kernel: Kernel) -> None:
 NUMBER = "number"
 ARITHMETIC = [
     getattr(getattr(aten, name + suffix), overload)
-    for name in ("add", "sub", "mul", "div")
+    for name in ("add", "sub", "mul", "div", "rsub", "fmod", "remainder", "floor_divide")
     for suffix in ("", "_")
+    if hasattr(aten, name + suffix)
     for overload in getattr(aten, name + suffix).overloads()
+]
+COMPARISONS = [
+    getattr(getattr(aten, name), overload)
+    for name in ("eq", "ne", "lt", "le", "gt", "ge")
+    for overload in ("Scalar", "Tensor")
+]
+BINARY = [
+    getattr(getattr(aten, name), overload)
+    for name in ("maximum", "minimum", "pow", "clamp", "clamp_min", "clamp_max", "atan2", "where")
+    for overload in getattr(aten, name).overloads()
+    if overload in ("default", "self", "Tensor", "Tensor_Tensor")
 ]
 
 
@@ -68,3 +89,102 @@ def arithmetic_on_cpu(kernel: Kernel) -> None:
         if operand.dtype != common:
             kernel.buffer("cast operand", operand.numel() * common.itemsize)
     kernel.allocate_outputs()
+
+
+@rule("cpu", *COMPARISONS)
+def comparisons_on_cpu(kernel: Kernel) -> None:
+    """Likewise, but that the number goes before what it was cast to: comparison_op, BinaryOps.cpp.
+
+    ``wrapped_scalar_tensor_and_check_convert`` there makes the number a tensor.
+    """
+    x, other = kernel.args[:2]
+    common = torch.result_type(x, other)
+    for operand in kernel.inputs:
+        if operand.dtype != common:
+            kernel.buffer("cast operand", operand.numel() * common.itemsize)
+    if isinstance(other, torch.Tensor):
+        kernel.allocate(0)
+        return
+    number = torch.float64 if isinstance(other, float) else torch.int64
+    kernel.buffer("compared number", number.itemsize)
+    if common != number:
+        kernel.buffer("cast number", common.itemsize)
+    kernel.allocate(0)
+    kernel.free("compared number")
+
+
+@rule("cpu", *BINARY)
+def of_one_dtype(kernel: Kernel) -> None:
+    """What has not the result's dtype is cast first: compute_types, TensorIterator.cpp."""
+    out = kernel.outputs[0]
+    for operand in kernel.inputs:
+        if operand.dtype not in (out.dtype, torch.bool):
+            kernel.buffer("cast operand", operand.numel() * out.itemsize)
+    kernel.allocate(0)
+
+
+@rule("cpu", aten.pow.Scalar)
+def power_of_number_on_cpu(kernel: Kernel) -> None:
+    """pow_Scalar_out, Pow.cpp: the base becomes a tensor of one f64 or i64."""
+    base, exponent, out = kernel.args[0], kernel.inputs[0], kernel.outputs[0]
+    kernel.allocate(0)
+    if base == 1:
+        return
+    number = torch.float64 if isinstance(base, float) else torch.int64
+    kernel.buffer("base", number.itemsize)
+    if number != out.dtype:
+        kernel.buffer("cast base", out.itemsize)
+    if exponent.dtype != out.dtype:
+        kernel.buffer("cast operand", exponent.numel() * out.itemsize)
+
+
+@rule("cpu", aten.mean.default, aten.mean.dim)
+def means_on_cpu(kernel: Kernel) -> None:
+    """mean_out, ReduceOps.cpp: a sum, of 16-bit numbers in 32 bit, divided by their number."""
+    x, out = kernel.inputs[0], kernel.outputs[0]
+    low = out.dtype in LOW
+    wide = 4 if low else out.itemsize
+    kernel.allocate(0)
+    if low:
+        kernel.buffer("sum in 32 bit", wide * out.numel())
+    if low or x.dtype != out.dtype:
+        kernel.buffer("cast operand", wide * x.numel())
+        kernel.free("cast operand")
+    kernel.buffer("how many", torch.int64.itemsize)
+    kernel.buffer("cast number", wide)
+
+
+@rule("cpu", aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
+def products_on_cpu(kernel: Kernel) -> None:
+    """Copies matrices that BLAS can't read, one at a time: addmm_impl_cpu_, LinearAlgebra.cpp.
+
+    So does a product of batches, if one is such a matrix and they are not tiny:
+    bmm_out_or_baddbmm_ there.
+    """
+    kernel.allocate(0)
+    if kernel.outputs[0].dtype in LOW and _has_16_bit_products():
+        kernel.unknown("what oneDNN packs for 16-bit products on this machine's CPU")
+    matrices = kernel.inputs[-2:]
+    copied = [x for x in matrices if not _readable(x)]
+    x, y = matrices
+    batches = x.shape[0] if x.ndim == 3 else 1
+    if not copied or not x.numel() or (x.ndim == 3 and x[0].numel() * y.shape[-1] < 400):
+        return
+    for _ in range(batches):
+        labels = [f"copied matrix {at}" for at in range(len(copied))]
+        for label, matrix in zip(labels, copied, strict=True):
+            kernel.buffer(label, size_of(matrix) // batches)
+        kernel.free(*labels)
+
+
+@functools.cache
+def _has_16_bit_products() -> bool:
+    """use_mkldnn_matmul, mkldnn/Matmul.cpp."""
+    onednn = torch.ops.mkldnn
+    return onednn._is_mkldnn_bf16_supported() or onednn._is_mkldnn_fp16_supported()  # type: ignore[no-any-return]
+
+
+def _readable(x: torch.Tensor) -> bool:
+    (rows, columns), (row, column) = x.shape[-2:], x.stride()[-2:]
+    by_rows = column == 1 and row >= max(1, columns)
+    return by_rows or (row == 1 and column >= max(1, rows))

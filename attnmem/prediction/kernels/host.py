@@ -5,6 +5,8 @@ Seen beside the allocator's own events on torch 2.13. Places are below aten/src/
 
 import torch
 
+from attnmem.prediction.kernels.norms import euclidean_distance
+from attnmem.prediction.kernels.reductions import LOW
 from attnmem.prediction.kernels.rules import Kernel, rule, size_of
 
 aten = torch.ops.aten
@@ -30,6 +32,135 @@ def softmax_backward(kernel: Kernel) -> None:
     """Likewise the gradient and the weights: softmax_backward_cpu_out, SoftMax.cpp."""
     kernel.allocate(0)
     kernel.contiguous(*kernel.inputs[:2])
+
+
+@rule("cpu", aten.logsumexp.default)
+def logsumexp(kernel: Kernel) -> None:
+    """logsumexp_out_impl, ReduceOps.cpp: as on a GPU, and infinity is a number."""
+    x, result = kernel.inputs[0], kernel.outputs[0]
+    kernel.buffer("maxima", size_of(result))
+    kernel.buffer("absolute maxima", size_of(result))
+    kernel.buffer("infinity", torch.float64.itemsize)
+    kernel.buffer("cast infinity", x.itemsize)
+    kernel.buffer("infinite maxima", result.numel())
+    kernel.free("infinity", "cast infinity", "infinite maxima", "absolute maxima")
+    kernel.buffer("exponentials", size_of(x))
+    kernel.allocate(0)
+    kernel.free("exponentials")
+
+
+def _statistics(kernel: Kernel, x: torch.Tensor, weight: torch.Tensor | None) -> None:
+    """Means and deviations of 16-bit numbers are in 16 bit, unless weights are in 32."""
+    if x.itemsize == 2 and (weight is None or weight.dtype == x.dtype):
+        for out in kernel.outputs[1:]:
+            out.untyped_storage().resize_(x.itemsize * out.numel())
+
+
+@rule("cpu", aten.native_layer_norm.default)
+def layer_norm(kernel: Kernel) -> None:
+    """layer_norm_cpu, layer_norm.cpp; param_scalar_type, cpu/mixed_data_type.h."""
+    _statistics(kernel, kernel.inputs[0], kernel.args[2])
+    kernel.contiguous(*kernel.inputs)
+    kernel.allocate_outputs()
+
+
+@rule("cpu", aten.native_layer_norm_backward.default)
+def layer_norm_backward(kernel: Kernel) -> None:
+    """layer_norm_backward_cpu, and LayerNormBackwardKernelImplInternal, cpu/layer_norm_kernel.cpp.
+
+    Each thread sums the gradients of weights for itself.
+    """
+    grad, x = kernel.inputs[:2]
+    kernel.contiguous(x)
+    kernel.allocate_outputs()
+    kernel.contiguous(grad)
+    weights = [out for out in kernel.outputs if out.ndim < x.ndim]
+    if weights:
+        kernel.buffer("sums of threads", 2 * torch.get_num_threads() * size_of(weights[0]))
+
+
+@rule("cpu", aten.native_group_norm.default)
+def group_norm(kernel: Kernel) -> None:
+    """native_group_norm, group_norm.cpp."""
+    _statistics(kernel, kernel.inputs[0], kernel.args[1])
+    kernel.allocate_outputs()
+
+
+@rule("cpu", aten.native_group_norm_backward.default)
+def group_norm_backward(kernel: Kernel) -> None:
+    """GroupNormBackwardKernelImplInternal, cpu/group_norm_kernel.cpp: sums in 32 bit."""
+    batch, channels = kernel.args[5:7]
+    kernel.allocate_outputs()
+    wide = max(4, kernel.inputs[1].itemsize)
+    kernel.buffer("sums of dY∘X", batch * channels * wide)
+    kernel.buffer("sums of dY", batch * channels * wide)
+
+
+SCATTERS = [
+    getattr(getattr(aten, name + suffix), overload)
+    for name, overloads in (
+        ("scatter", ("src", "value")),
+        ("scatter_add", ("default",)),
+        ("scatter_reduce", ("two",)),
+    )
+    for suffix in ("", "_")
+    for overload in overloads
+]
+ROWS = 16  # threshold in can_use_expanded_index_path, TensorAdvancedIndexing.cpp
+
+
+@rule("cpu", aten.gather.default, *SCATTERS)
+def scattered(kernel: Kernel) -> None:
+    """create_acc_buffer, cpu/ScatterGatherKernel.cpp: results in 16 bit are made in 32.
+
+    Of whole rows, each thread makes one at a time; rows that are gathered are copied.
+    """
+    dim, index = kernel.args[1:3]
+    of_rows = dim == 0 and index.stride()[:1] == (1,) and not any(index.stride()[1:])
+    gathers = len(kernel.args) < 4 or isinstance(kernel.args[3], bool)
+    _in_32_bit(kernel, of_rows, index, gathers)
+
+
+@rule("cpu", aten.index_add.default, aten.index_add_.default)
+def index_add(kernel: Kernel) -> None:
+    """index_add_cpu_, TensorAdvancedIndexing.cpp: along the first or last dimension it scatters."""
+    x, dim, _, source = kernel.args[:4]
+    if x.ndim > 1 and dim % x.ndim in (0, x.ndim - 1):
+        _in_32_bit(kernel, dim % x.ndim == 0, source)
+    else:
+        kernel.allocate(0)
+
+
+def _in_32_bit(kernel: Kernel, of_rows: bool, index: torch.Tensor, gathers: bool = False) -> None:
+    out = kernel.outputs[0]
+    kernel.allocate(0)
+    if out.dtype not in LOW or not index.numel():
+        return
+    row = index.numel() // index.shape[0] if index.ndim else 1
+    if not (of_rows and out.is_contiguous()):
+        kernel.buffer("results in 32 bit", 4 * out.numel())
+    elif not gathers:
+        threads = torch.get_num_threads()
+        kernel.buffer("rows in 32 bit", 4 * (threads * row if row >= ROWS else out.numel()))
+
+
+@rule("cpu", aten._euclidean_dist.default)
+def distances(kernel: Kernel) -> None:
+    """As on a GPU."""
+    euclidean_distance(kernel)
+
+
+@rule("cpu", aten.repeat.default)
+def repeat(kernel: Kernel) -> None:
+    """Four small tensors of sizes, which the allocator's events show for any shape."""
+    sizes = 8 * kernel.outputs[0].ndim
+    kernel.allocate(0)
+    kernel.buffer("sizes", sizes)
+    kernel.buffer("a size", 8)
+    kernel.buffer("more sizes", sizes)
+    kernel.free("a size")
+    kernel.buffer("sizes and strides", 2 * sizes)
+    kernel.free("sizes", "more sizes", "sizes and strides")
 
 
 @rule("cpu", aten.abs.default)
