@@ -66,6 +66,7 @@ def numbers() -> dict[str, Any]:
     floor = recorded("GQA", SHORTEST)
     eager = known(RECORD.find("GQA", SHORTEST)[1].eager).seconds
     token = replace(CACHES["GQA"], kv_len=LONG)
+    flash = traced(RECORD.find("GQA", LONG, "flash")[0])
     cast = traced(RECORD.find("GQA", LONG, "cast", eight_bit=True)[0])
     return {
         "origin": f"recorded{made_by} on {RECORD.provenance}",
@@ -89,7 +90,6 @@ def numbers() -> dict[str, Any]:
         "latent_numbers": LATENT.kept_numbers,
         "latent_unkept": 2 * LATENT.heads * LATENT.head_dim,
         "latent_less": 2 * LATENT.heads * LATENT.head_dim / LATENT.kept_numbers,
-        "page_most": 15 * token_bytes(LLAMA) / 1e6,
         "large_over": max(map(abs, large())),
         "gqa_over": over("GQA", LONG),
         "mha_over": over("MHA", LONG),
@@ -103,6 +103,7 @@ def numbers() -> dict[str, Any]:
         "even_users": own / (EIGHT_K * token_bytes(LLAMA)),
         "one_mqa": recorded("MQA", LONG, splits=1) / recorded("MQA", LONG),
         "multiprocessors": known(CARD.multiprocessors),
+        "flash_parts": flash.at_peak["log-sums of the splits"] // (4 * token.heads),
         "s_share": 2 * token.score_bytes / gqa.cache_bytes,
         "peak_gb": peak_bytes(token) / 1e9,
         "cast_times": cast.peak_bytes / (gqa.cache_bytes / 2),
