@@ -84,10 +84,11 @@ class Page:
             if kind == "table-caption":
                 return f"**{self._number('table', argument)}.** {text}"
             if kind == "literalinclude":
+                given: dict[str, Any] = {name: v.strip('"') for name, v in options.items()}
+                if "dedent" in given:
+                    given["dedent"] = int(given["dedent"])
                 reader = LiteralIncludeReader(
-                    str(self.path.parent / argument),
-                    {name: value.strip('"') for name, value in options.items()},
-                    self.env.config,
+                    str(self.path.parent / argument), given, self.env.config
                 )
                 return f"```python\n{plain(reader.read()[0])}```\n\n{options.get('caption', '')}"
             if kind == "container":
