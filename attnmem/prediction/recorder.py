@@ -15,7 +15,7 @@ from attnmem.prediction.autograd import ZEROS, in_place
 from attnmem.prediction.kernels import NUMBER, kernel_of
 from attnmem.prediction.modules import OUTSIDE, Modules
 from attnmem.prediction.numbers import Numbers
-from attnmem.prediction.refusal import VALUES, CannotFollow, refuse
+from attnmem.prediction.refusal import VALUES, CannotFollow, refuse, suspect
 from attnmem.prediction.shapes import SHAPES
 from attnmem.prediction.work import step
 from attnmem.timeline import Stage, Step, stage_after, step_name, touches_data
@@ -197,7 +197,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _check_gradients(self, inputs: Sequence[torch.Tensor]) -> None:
         if torch.is_grad_enabled() and any(x.is_meta and x.requires_grad for x in inputs):
-            raise refuse(
+            suspect(
                 "what was made here has values, and Q, K and V have none: their gradient does not "
                 "come back through it. Make it with new_zeros of such a tensor"
             )

@@ -30,6 +30,7 @@ MEANINGS = {
 }
 
 RAISED: list["CannotFollow"] = []  # in this trace, whether or not the program caught them
+SUSPECTS: list["CannotFollow"] = []  # what is meant if autograd finds gradients in another place
 
 
 class CannotFollow(RuntimeError):  # noqa: N818 (it is raised to be read)
@@ -42,6 +43,11 @@ def refuse(why: str) -> CannotFollow:
     return RAISED[-1]
 
 
+def suspect(why: str) -> None:
+    """Note the line that runs now, for the case that the backward pass fails because of it."""
+    SUSPECTS.append(_at(why, *_place()))
+
+
 def settle(error: BaseException | None) -> None:
     """At the end of a trace, raise what was refused in it, if anything was.
 
@@ -50,12 +56,15 @@ def settle(error: BaseException | None) -> None:
     as a refusal.
     """
     refused, RAISED[:] = RAISED[:1], []
+    suspects, SUSPECTS[:] = SUSPECTS[:1], []
     if isinstance(error, CannotFollow) or not isinstance(error, Exception | None):
         return
     if refused:
         raise refused[0].with_traceback(None) from None
     if error:
         said = str(error).partition("\n")[0]
+        if suspects and "invalid gradient" in said:
+            raise suspects[0] from error
         for pattern, meaning in MEANINGS.items():
             if re.search(pattern, said):
                 raise _at(f"{meaning}: {said}", *_place_of(error)) from error
