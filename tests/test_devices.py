@@ -1,6 +1,7 @@
 """What a program sees of the device that is predicted, and what can't be predicted."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attnmem import Workload, trace
+from attnmem import Workload, measure, trace
 from attnmem.corpus import REFUSED
 from attnmem.prediction.refusal import CannotFollow
 
@@ -269,10 +270,15 @@ def test_on_a_cpu_what_has_values_does_not_pass_a_gradient_on():
 
         return program
 
-    fresh = caching(lambda q, shape: torch.zeros(shape, dtype=q.dtype, device=q.device))
+    filled = caching(lambda q, shape: torch.ones(shape, dtype=q.dtype, device=q.device))
     with pytest.raises(CannotFollow, match=r"new_zeros.*line \d+: cache\[:, :, :\] = k"):
-        trace(fresh, W, training=True, device="cpu")
-    trace(caching(lambda q, shape: q.new_zeros(shape)), W, training=True, device="cpu")
+        trace(filled, W, training=True, device="cpu")
+    # What is made to be written into stands for what has none.
+    zeros = caching(lambda q, shape: torch.zeros(shape, dtype=q.dtype, device=q.device))
+    like = caching(lambda q, shape: q.new_zeros(shape))
+    w = replace(W, seq_len=64, dtype=torch.float32)
+    peaks = {trace(f, w, training=True, device="cpu").peak_bytes for f in (zeros, like)}
+    assert peaks == {measure(like, w, training=True, device="cpu").peak_bytes}
 
 
 def test_operations_without_a_result_are_followed():

@@ -156,10 +156,10 @@ def means_on_cpu(kernel: Kernel) -> None:
 
 @rule("cpu", aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
 def products_on_cpu(kernel: Kernel) -> None:
-    """Copies matrices that BLAS can't read, one at a time: addmm_impl_cpu_, LinearAlgebra.cpp.
+    """Copies matrices that BLAS can't read, one at a time: ``addmm_impl_cpu_``, LinearAlgebra.cpp.
 
     So does a product of batches, if one is such a matrix and they are not tiny:
-    bmm_out_or_baddbmm_ there.
+    ``bmm_out_or_baddbmm_`` there.
     """
     kernel.allocate(0)
     if kernel.outputs[0].dtype in LOW and _has_16_bit_products():

@@ -123,7 +123,7 @@ def scattered(kernel: Kernel) -> None:
 
 @rule("cpu", aten.index_add.default, aten.index_add_.default)
 def index_add(kernel: Kernel) -> None:
-    """index_add_cpu_, TensorAdvancedIndexing.cpp: along the first or last dimension it scatters."""
+    """``index_add_cpu_``, TensorAdvancedIndexing.cpp: scatters along the first or last."""
     x, dim, _, source = kernel.args[:4]
     if x.ndim > 1 and dim % x.ndim in (0, x.ndim - 1):
         _in_32_bit(kernel, dim % x.ndim == 0, source)
