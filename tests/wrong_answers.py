@@ -269,7 +269,7 @@ WRONG = [
     ("tiles-4", one_liner, r"O is right, but peak .*computed again in backward"),
     ("tiles-4", own_backward(scale=False), "dQ and dK lack the factor"),
     ("one-token-1", lambda w: 1.0, "for Workload"),
-    ("one-token-2", 3, "expected a function of a card's bytes, got int 3"),
+    ("one-token-2", 3, "expected a function of a memory size, got int 3"),
     (
         "one-token-3",
         repeated,

@@ -136,7 +136,7 @@ EXERCISES: tuple[Exercise, ...] = (
         right=lambda memory: max_cached_tokens(
             LLAMA, memory, users=USERS, dtype=EIGHT_BIT, page=PAGE
         ),
-        argument="card's bytes",
+        argument="memory size",
         inputs=_cards,
         factors={},
         mistakes={
