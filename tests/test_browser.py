@@ -48,7 +48,7 @@ def test_figures_are_visible_and_described(seen):
         "tiles": 4,
         "one-token": 4,
     }
-    figures |= dict.fromkeys(("setup", "measurement", "notation", "status"), 0)
+    figures |= dict.fromkeys(("setup", "notation", "status"), 0)
     figures |= dict.fromkeys(("measurements-in-full", "published-in-full"), 0)
     figures |= dict.fromkeys(("glossary", "api", "bibliography"), 0)
     assert page.locator("article figure img").count() == figures.get(name, 1)
@@ -155,8 +155,8 @@ def test_copy_buttons_copy_exactly_the_input(visit):
     inputs.nth(1).hover()
     button.click()
     copied = page.evaluate("navigator.clipboard.readText()")
-    assert copied.splitlines()[1] == "q = [none, verb, noun, verb, noun, some]"
-    assert copied.splitlines()[-1] == "q = 8 * q  # ask loudly"
+    assert copied.splitlines()[2] == "q = [none, verb, noun, verb, noun, some]"
+    assert copied.splitlines()[-1] == "q = 8 * q  # makes the differences clear"
 
 
 def test_search_finds_a_chapter(visit):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from attnmem import trace, trace_call
 from attnmem.formulas import peak_bytes
-from attnmem.lessons.one_token.recorded import kernel_bytes, traced
+from attnmem.lessons.one_token.times import kernel_bytes, traced
 from attnmem.measurement import decode
 from attnmem.measurement.decode_record import load
 from attnmem.programs import standard_attention

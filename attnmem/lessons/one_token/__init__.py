@@ -8,7 +8,7 @@ from attnmem import figures
 from attnmem.cache import max_cached_tokens, token_bytes, weight_bytes
 from attnmem.catalog import ACCELERATORS, model
 from attnmem.formulas import peak_bytes, standard_steps
-from attnmem.lessons.one_token.recorded import (
+from attnmem.lessons.one_token.times import (
     CARD,
     EIGHT_K,
     LATENT,
