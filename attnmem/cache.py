@@ -3,7 +3,6 @@
 import torch
 
 from attnmem.catalog.models import Model
-from attnmem.workload import ceil_div
 
 
 def token_bytes(model: Model, dtype: torch.dtype = torch.bfloat16) -> int:
@@ -53,14 +52,5 @@ def max_cached_tokens(
             f"memory_bytes must hold the weights of {model.name}, {own:,} B in {weights}; "
             f"got {memory_bytes:,}"
         )
-    return (memory_bytes - own) // (users * page * token_bytes(model, dtype)) * page
-
-
-def paged_bytes(model: Model, tokens: int, page: int, dtype: torch.dtype = torch.bfloat16) -> int:
-    """What one user's tokens take in whole pages, in bytes; the last page may be partly empty.
-
-    >>> from attnmem.catalog import model
-    >>> paged_bytes(model("Llama 3.1 8B"), 1000, 16) // token_bytes(model("Llama 3.1 8B"))
-    1008
-    """
-    return ceil_div(tokens, page) * page * token_bytes(model, dtype)
+    pages = (memory_bytes - own) // (users * page * token_bytes(model, dtype))
+    return int(pages) * page  # 80e9 bytes hold a whole number of tokens, too

@@ -5,9 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnmem.cache import max_cached_tokens, paged_bytes, token_bytes, weight_bytes
+from attnmem.cache import max_cached_tokens, token_bytes, weight_bytes
 from attnmem.catalog import MODELS, model
 from attnmem.lessons.what_to_do import ledger
+from attnmem.workload import round_up
 
 LLAMA = model("Llama 3.1 8B")
 FP8 = torch.float8_e4m3fn
@@ -46,8 +47,15 @@ def test_what_fits_is_the_most_that_fits(model, free, users, page, dtype):
     memory = weight_bytes(model) + free
     tokens = max_cached_tokens(model, memory, users=users, page=page, dtype=dtype)
     assert tokens % page == 0
-    assert users * paged_bytes(model, tokens, page, dtype) <= free
-    assert users * paged_bytes(model, tokens + 1, page, dtype) > free
+    each = users * token_bytes(model, dtype)
+    assert each * round_up(tokens, page) <= free
+    assert each * round_up(tokens + 1, page) > free
+
+
+def test_bytes_may_be_written_as_80e9():
+    tokens = max_cached_tokens(LLAMA, 80e9)  # type: ignore[arg-type]
+    assert isinstance(tokens, int)
+    assert tokens == max_cached_tokens(LLAMA, 80 * 10**9)
 
 
 def test_eight_bits_hold_twice_the_tokens():

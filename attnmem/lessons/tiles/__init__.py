@@ -88,7 +88,6 @@ def numbers() -> dict[str, Any]:
         "constant_mib": (costs.peak_bytes(W, (128, 128)) - 4 * W.head_bytes - 4 * 12 * 8192)
         / 2**20,
         "l2_mib": known(CARD.l2_mib),
-        "best": " × ".join(map(str, BEST[:2])),
         "block_slowest": max(TRIED.values()) / min(TRIED.values()),
         "spill": spilled[128] / costs.received(W, 128),
         "product_tflops": RECORD.ceilings.matmul["float16"] / 1e12,

@@ -10,7 +10,6 @@ import torch
 from attnmem import figures
 from attnmem.cures import CURES, cells
 from attnmem.cures.compiled import Compiled
-from attnmem.cures.training import LAYERS
 from attnmem.figures.style import Picture
 from attnmem.lessons.shared import made, total
 from attnmem.lessons.what_to_do import cures, ledger, speed
@@ -77,15 +76,12 @@ def numbers() -> dict[str, Any]:
         "provenance": str(cures.record().provenance),
         "runs": len(runs),
         "followed": sum(not isinstance(cell.program, Compiled) for cell in runs),
-        "layers": LAYERS,
         "before_mb": before.recorded.peak_bytes / 1e6,
         "after_mb": after.recorded.peak_bytes / 1e6,
         "cards": before.recorded.peak_bytes / after.recorded.peak_bytes,
         "s_mb": w.score_bytes / 1e6,
         "x_mb": w.head_bytes / 1e6,
-        "s_single_mb": CURES["autocast"].workloads[0].score_bytes / 1e6,
         "math_reads": _math_over_formula(training=False),
-        "pairs_mb": w.seq_len**2 / 1e6,
         "copies_mb": (split.recorded.saved_bytes - plain.recorded.saved_bytes) / 1e6,
         "kept_autocast": _kept_per_score("autocast", "autocast_unfused"),
         "kept_dropout": _kept_per_score("dropout", "unfused_dropout"),

@@ -71,9 +71,6 @@ def numbers() -> dict[str, Any]:
         "grown_gb": allocated / 1e9,
         "grown_reserved_gb": reserved / 1e9,
         "grown_factor": reserved / allocated,
-        "expandable_gb": peaks("growing", "expandable segments")[1] / 1e9,
-        "graph_us": short["GraphedLayers"] * 1e6,
-        "eager_us": short["layers_unfused"] * 1e6,
         "graph_gain": short["layers_unfused"] / short["GraphedLayers"],
         "fused_gain": long["layers_unfused"] / long["layers_fused"],
     }
