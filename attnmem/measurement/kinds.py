@@ -8,9 +8,9 @@ import torch
 
 from attnmem.corpus.steps import calls, recipes
 from attnmem.measurement import decode, passes_grid
-from attnmem.measurement.calls import record_calls
+from attnmem.measurement.calls import as_calls, record_calls
 from attnmem.measurement.cures import save_fragmentation, with_times
-from attnmem.measurement.grid import corpus_grid, cures_grid, grid, speed_grid
+from attnmem.measurement.grid import corpus_grid, cures_grid, grid, modules_grid, speed_grid
 from attnmem.measurement.records import make_record
 
 # Hands things on one by one, and shows under a name how far it is.
@@ -42,6 +42,12 @@ def _corpus(device: torch.device, output: Path, show: Show) -> Sequence[str]:
     return record.failures
 
 
+def _modules(device: torch.device, output: Path, show: Show) -> Sequence[str]:
+    record = record_calls(as_calls(show(modules_grid(device), "Modules"), device), device)
+    record.save(output)
+    return record.failures
+
+
 def _cures(device: torch.device, output: Path, show: Show) -> Sequence[str]:
     record = make_record(show(cures_grid(device), "Memory"), device)
     record.save(output)  # what comes next compiles, for minutes
@@ -69,11 +75,13 @@ def _steps(device: torch.device, output: Path, show: Show) -> Sequence[str]:
     return record.failures
 
 
-#: Each kind, by its name: the book's grid, programs after public projects, training steps of
-#: models, the cures of What to do, attention in tiles beside its like, and one token at a time.
+#: Each kind, by its name: the book's grid, programs after public projects, of these the modules
+#: with what the allocator held before, training steps of models, the cures of What to do, attention
+#: in tiles beside its like, and one token at a time.
 KINDS = {
     "book": Kind(_book, "{}.json"),
     "corpus": Kind(_corpus, "corpus/{}.json.gz"),
+    "modules": Kind(_modules, "corpus/modules-{}.json.gz", cuda=True),
     "steps": Kind(_steps, "steps/{}.json.gz", cuda=True),
     "cures": Kind(_cures, "cures/{}.json", cuda=True),
     "tiles": Kind(_tiles, "tiles/{}.json", cuda=True),
