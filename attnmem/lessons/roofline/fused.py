@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 from attnmem.catalog import accelerator, model
+from attnmem.catalog.accelerators import SPECIAL_PER_CLOCK
 from attnmem.formulas import standard_steps
 from attnmem.lessons.roofline.steps import CARD, CEILINGS, H100, H200, forward
 from attnmem.lessons.shared import W, known
@@ -58,13 +59,17 @@ def table_of_layer(w: Workload, like: Workload) -> Table:
 
 
 def ideal_parts(w: Workload) -> dict[str, float]:
-    """The seconds that each kind of work of a fused kernel takes at least."""
+    """The seconds that each kind of work of a fused kernel takes at least.
+
+    Products at their measured rate, exponentials at the clock that was measured with it.
+    """
+    clock, multiprocessors = CEILINGS.clock[dtype_name(w.dtype)], known(CARD.multiprocessors)
     reading, writing = CEILINGS.largest["sum"], CEILINGS.largest["fill"]
     flops = sum(step.flops for step in standard_steps(w) if step.matrix)
     return {
         "traffic": 3 * w.head_bytes / reading + w.head_bytes / writing,
         "products": flops / CEILINGS.matmul[dtype_name(w.dtype)],
-        "exponentials": w.score_elements / known(CARD.special_rate),
+        "exponentials": w.score_elements / (SPECIAL_PER_CLOCK * multiprocessors * clock),
     }
 
 
@@ -94,7 +99,7 @@ def numbers() -> dict[str, Any]:
         "fastest_us": 1e6 * fastest,
         "floor_us": 1e6 * parts["traffic"],
         "fastest_products": parts["products"] / fastest,
-        "fastest_exponentials": parts["exponentials"] / fastest,
+        "products_ghz": CEILINGS.clock[dtype_name(W.dtype)] / 1e9,
         "over_flash": times[1] / fastest,
         "llama_n": LLAMA.seq_len,
         "llama_heads": LLAMA.heads,
@@ -136,6 +141,7 @@ def claims() -> dict[str, bool]:
         "products and exponentials together would be longer than the kernel took": (
             max(products, exponentials) < min(times) < products + exponentials
         ),
+        "at one clock both take as long": abs(exponentials / products - 1) < 0.005,
         "memory is the roof of all four steps, though softmax's kernel keeps it far below": (
             {measured_roof(step, CEILINGS)[0] for step in standard_steps(LLAMA)} == {"memory"}
             and forward(LIKE)[2].share < 0.5
