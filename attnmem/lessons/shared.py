@@ -42,8 +42,7 @@ def at_most(value: float, step: float = 0.01) -> float:
     >>> at_most(0.131), at_most(0.0155, 0.001), at_most(0.14)
     (0.14, 0.016, 0.14)
     """
-    places = round(-math.log10(step))
-    return math.ceil(round(value / step, 9)) / 10**places
+    return round(math.ceil(round(value / step, 9)) * step, 9)
 
 
 def made(*recorded: records.Record) -> str:
