@@ -10,7 +10,7 @@ from attnmem.catalog import recognise
 from attnmem.lessons.shared import known
 from attnmem.lessons.table import Table
 from attnmem.measurement import decode_record, passes_record, records
-from attnmem.measurement.calls import STEPS_RECORD, load_calls
+from attnmem.measurement.calls import MODULES_RECORD, STEPS_RECORD, load_calls
 from attnmem.measurement.device import Provenance, provenance
 
 DISTRIBUTIONS = ("attnmem", "torch", "matplotlib", "Sphinx", "myst-nb", "furo")
@@ -63,9 +63,10 @@ def table_of_records() -> Table:
     tiles, decode = passes_record.load(), decode_record.load()
     rows.append(_row("tiles", tiles.provenance, len(tiles.passes), None, stale=tiles.stale))
     rows.append(_row("decode", decode.provenance, len(decode.cells), None, stale=decode.stale))
-    steps = load_calls(STEPS_RECORD)
-    old = steps.digest != records.code_digest()
-    rows.append(_row("steps", steps.provenance, len(steps.calls), None, stale=old))
+    for path, what in ((MODULES_RECORD, "modules"), (STEPS_RECORD, "steps")):
+        calls = load_calls(path)
+        old = calls.digest != records.code_digest()
+        rows.append(_row(what, calls.provenance, len(calls.calls), None, stale=old))
     names = ("record", "device", "date", "driver", "torch", "runs", "timed runs", "made by")
     return Table(dict.fromkeys(names, ""), rows)
 
