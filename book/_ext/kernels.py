@@ -11,14 +11,15 @@ from importlib.metadata import EntryPoint
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
+import torch
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from sphinx.application import Sphinx
 
-# Of other packages alone: the book's own is read when a page imports it. None asks for a GPU, which
-# is no more there in a fork of a process that has.
-IMPORTED = ["ipykernel.kernelapp", "matplotlib.figure", "myst_nb", "torch", "torch._dynamo"]
+# Of other packages alone: the book's own is read when a page imports it.
+IMPORTED = ["ipykernel.kernelapp", "matplotlib.figure", "myst_nb", "sphinx.cmd.build"]
+IMPORTED += ["torch", "torch._dynamo"]
 
 
 class Fork(ForkServerProcess):
@@ -64,7 +65,8 @@ def serve(arguments: list[str], folder: str, environ: dict[str, str]) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
-    if sys.platform == "linux":  # elsewhere there is no fork, or libraries that don't survive it
+    # Elsewhere there is no fork, or libraries that may not survive it, such as a GPU's.
+    if sys.platform == "linux" and not torch.cuda.is_available():
         multiprocessing.set_forkserver_preload(IMPORTED)
         factory = KernelProvisionerFactory
         factory.provisioners["fork"] = EntryPoint("fork", "kernels:Forked", factory.GROUP_NAME)
