@@ -176,13 +176,11 @@ def _notes(said: Message, known: Known) -> tuple[str, ...]:
             "More was free than was asked for: another limit than the card's memory stopped it, "
             "or another process took it at that moment."
         )
-    if said.reserved and said.allocated:
-        unused = said.reserved - said.allocated
-        if unused.low >= said.tried.high:
-            notes.append(
-                f"PyTorch held {printed_size(unused.low)} unused, more than was asked for, in "
-                "pieces: what-to-do-fragmentation"
-            )
+    if said.unused and said.unused.low >= said.tried.high:
+        notes.append(
+            f"PyTorch held {printed_size(said.unused.low)} unused, more than was asked for, but in "
+            "pieces. What to do: what-to-do.html#what-to-do-fragmentation"
+        )
     if known.heads and known.batch and not known.seq_len and not said.shared:
         for e in known.widths:
             per_pair = known.batch * known.heads * e

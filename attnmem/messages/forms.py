@@ -52,7 +52,8 @@ class Message:
     a size from 10 MiB on is rounded up to 2 MiB. ``shared`` tells that the request was for a
     segment that several small tensors share: then ``tensor`` says next to nothing.
 
-    ``reserved`` is what PyTorch has from the driver, ``allocated`` what its tensors have of that.
+    ``reserved`` is what PyTorch has from the driver, ``allocated`` what its tensors have of that,
+    ``unused`` the rest.
     """
 
     backend: str
@@ -61,6 +62,7 @@ class Message:
     shared: bool = False
     allocated: Range | None = None
     reserved: Range | None = None
+    unused: Range | None = None
     free: Range | None = None
     capacity: Range | None = None
 
@@ -136,7 +138,7 @@ STATE = {
         rf"Currently allocated ?: {SIZE}",
     ),
     "reserved": (rf"{SIZE} reserved in total",),
-    "unallocated": (rf"{SIZE} is reserved by PyTorch but unallocated", rf"{SIZE} cached"),
+    "unused": (rf"{SIZE} is reserved by PyTorch but unallocated", rf"{SIZE} cached"),
     "free": (rf"{SIZE} free", rf"of which {SIZE} is free", rf"Free \(according to CUDA\): {SIZE}"),
     "capacity": (
         rf"{SIZE} total capacity",
@@ -176,9 +178,10 @@ def parse(text: str) -> Message:
     tried, rule = _tried(text)
     tensor, shared = rule(tried)
     said = {name: _state(patterns, text) for name, patterns in STATE.items()}
-    unallocated, allocated = said.pop("unallocated"), said["allocated"]
-    if unallocated and allocated:
-        said["reserved"] = allocated + unallocated
+    if said["allocated"] and said["unused"]:
+        said["reserved"] = said["allocated"] + said["unused"]
+    elif said["allocated"] and said["reserved"]:
+        said["unused"] = said["reserved"] - said["allocated"]
     return Message(_backend(text), tried, tensor, shared, **said)
 
 
