@@ -1,6 +1,8 @@
 """Which tensors have the size that a message names, how sure that is, and what helps."""
 
+import itertools
 import math
+import textwrap
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +16,7 @@ from attnmem.prediction.allocator import printed_size
 #: With more ways than this, naming some of them would only mislead.
 TOO_MANY = 4
 #: From which probability on a way counts, from which it is likely; and all, to say anything.
-COUNTS, LIKELY, NOTHING = 0.05, 0.7, 0.5
+COUNTS, LIKELY, NOTHING = 0.1, 0.7, 0.5
 #: Of one way, so many shapes are shown.
 SHOWN = 3
 ASK = "If you know heads, tokens, batch or vocabulary, say them."
@@ -79,9 +81,9 @@ class Explanation:
     def __str__(self) -> str:
         lines = [_asked(self.message), self._verdict()]
         if self.answered:
-            lines += map(_way, self.ways.values())
+            lines += itertools.chain.from_iterable(map(_way, self.ways.values()))
             lines += [f"What to do: what-to-do.html#{cure}" for cure in self.cures]
-        return "\n".join(lines + list(self.notes))
+        return "\n".join(textwrap.fill(line, 76) for line in [*lines, *self.notes])
 
     def _verdict(self) -> str:
         ways = len(self.ways)
@@ -100,11 +102,12 @@ class Explanation:
         }[self.sure]
 
 
-def _way(found: list[Shape]) -> str:
+def _way(found: list[Shape]) -> list[str]:
     first, rest = found[0], len(found) - SHOWN
-    each = [*map(str, found[:SHOWN]), *([f"{rest} more"] if rest > 0 else [])]
     of = f" ({', '.join(first.models)})" if first.models else ""
-    return f"- {first.kind.name}, {first.kind.formula}: {'; or '.join(each)}{of}"
+    more = [f"  and {rest} more"] if rest > 0 else []
+    title = f"- {first.kind.name}, {first.kind.formula}{of}"
+    return [title, *(f"  {shape}" for shape in found[:SHOWN]), *more]
 
 
 def explain(

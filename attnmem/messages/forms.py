@@ -32,7 +32,7 @@ class Range:
     low: int
     high: int
 
-    def __contains__(self, size: int) -> bool:
+    def __contains__(self, size: float) -> bool:
         return self.low <= size <= self.high
 
     def __add__(self, other: "Range") -> "Range":
@@ -97,19 +97,37 @@ def _behind_segment(tried: Range) -> tuple[Range, bool]:
     """Of a tensor for which PyTorch's CUDA allocator asked the driver for a segment of this size.
 
     The inverse of :func:`attnmem.prediction.allocator.segment_size`, and whether the segment is one
-    that small tensors share. A size that is no multiple of 2 MiB is one of PyTorch 1.0, and if it
-    is no multiple of 128 KiB either, it is taken as it is.
+    that small tensors share. A size that is no multiple of 2 MiB is one of PyTorch 1.0.
     """
     if BUFFER_SMALL in tried and tried.high < 2 * BUFFER_SMALL:
         return Range(1, SMALL), True
     if BUFFER_LARGE in tried and tried.high < BUFFER_LARGE + BUFFER_SMALL:
         return Range(SMALL + 1, BUFFER_LARGE), True
-    for step in (BUFFER_SMALL, FIRST_ROUNDING):
-        first, last = -(-tried.low // step) * step, tried.high // step * step
-        if first <= last and (step == FIRST_ROUNDING or first >= LARGE):
-            small = last <= SMALL
-            return Range(1 if small else first - step + 1, last), small
-    return tried, False
+    first, last = _multiples(BUFFER_SMALL, tried)
+    if LARGE <= first <= last:
+        return Range(first - BUFFER_SMALL + 1, last), False
+    return _behind_first_segment(tried)
+
+
+def _behind_first_segment(tried: Range) -> tuple[Range, bool]:
+    """The same in PyTorch 1.0. A size that is no multiple of 128 KiB is taken as it is."""
+    first, last = _multiples(FIRST_ROUNDING, tried)
+    if first > last:
+        return tried, False
+    small = last <= SMALL
+    return Range(1 if small else first - FIRST_ROUNDING + 1, last), small
+
+
+def _behind_either(tried: Range) -> tuple[Range, bool]:
+    """Of a message that says what is "cached": PyTorch 1.0 to 1.3, of which 1.0 rounded less."""
+    (later, shared), (first, small) = _behind_segment(tried), _behind_first_segment(tried)
+    both = Range(min(later.low, first.low), max(later.high, first.high))
+    return both, shared or small
+
+
+def _multiples(step: int, tried: Range) -> tuple[int, int]:
+    """The first and the last multiple of ``step`` in a range; the last is less if there is none."""
+    return -(-tried.low // step) * step, tried.high // step * step
 
 
 def _behind_metal(tried: Range) -> tuple[Range, bool]:
@@ -124,6 +142,7 @@ TRIED: dict[str, Rule] = {
     rf"Invalid buffer size: {SIZE}": _as_printed,
     rf"would exceed allowed memory.*?Requested ?: {SIZE}": _as_printed,
     rf"(?:can't allocate|not enough) memory: you tried to allocate {SIZE}": _as_printed,
+    rf"Tried to allocate {SIZE} \([^)]* cached\)": _behind_either,
     rf"Tried to allocate {SIZE}": _behind_segment,
     rf"while trying to allocate {SIZE}": _as_printed,
 }
@@ -139,7 +158,7 @@ STATE = {
     ),
     "reserved": (rf"{SIZE} reserved in total",),
     "unused": (rf"{SIZE} is reserved by PyTorch but unallocated", rf"{SIZE} cached"),
-    "free": (rf"{SIZE} free", rf"of which {SIZE} is free", rf"Free \(according to CUDA\): {SIZE}"),
+    "free": (rf"Free \(according to CUDA\): {SIZE}", rf"of which {SIZE} is free", rf"{SIZE} free"),
     "capacity": (
         rf"{SIZE} total capacity",
         rf"total capaci?ty of {SIZE}",

@@ -169,7 +169,8 @@ def images() -> tuple[Family, ...]:
     return tuple(found)
 
 
-def shapes(known: Known) -> list[Shape]:
+@functools.cache
+def shapes(known: Known) -> tuple[Shape, ...]:
     """All shapes to try. Equal ones of several models are one, with all their names."""
     found: dict[tuple[Kind, tuple[tuple[str, int], ...]], Shape] = {}
     for shape in _all(known):
@@ -179,7 +180,7 @@ def shapes(known: Known) -> list[Shape]:
             rare = min(same.rare, shape.rare)
             shape = Shape(shape.kind, shape.factors, shape.bytes, models, rare)
         found[shape.kind, shape.factors] = shape
-    return list(found.values())
+    return tuple(found.values())
 
 
 def _shape(kind: Kind, name: str, rare: float, **factors: int) -> Shape:

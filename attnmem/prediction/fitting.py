@@ -25,11 +25,11 @@ class DoesNotFit:
     reserved: int
 
     def __str__(self) -> str:
-        where = "before the run" if self.place is None else f"event {self.place}"
+        where = "before the run" if self.place is None else f"event {self.place}, {self.module}"
+        unused = printed_size(self.reserved - self.allocated)
         return (
-            f"{self.event.label} ({where}, {self.module}): tried to allocate "
-            f"{printed_size(self.tried)}; {printed_size(self.allocated)} allocated, "
-            f"{printed_size(self.reserved - self.allocated)} reserved but unallocated"
+            f"{self.event.label} ({where}): tried to allocate {printed_size(self.tried)}\n"
+            f"{printed_size(self.allocated)} allocated, {unused} reserved but unallocated"
         )
 
 
