@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import ROOT
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -186,6 +186,8 @@ def test_the_true_scores_are_among_the_candidates_if_their_sizes_are_given(
 
 
 @given(st.integers(1, 64), st.integers(1, 10**5), st.integers(2, 300_000))
+@example(4, 1024, 50257)
+@example(4, 4096, 50257)  # longer than the model that has these words can read
 def test_the_true_logits_are_among_the_candidates_if_their_sizes_are_given(batch, n, words):
     size = batch * n * words * 4
     sizes = {"seq_len": n, "batch": batch, "vocabulary": words, "dtype": "float32"}

@@ -160,13 +160,9 @@ def _itemsize(dtype: torch.dtype | str | None) -> int | None:
 
 def _asked(said: Message) -> str:
     low, high = said.tensor.low, said.tensor.high
-    if said.shared:
-        size = "a segment"
-    elif low == high:
-        size = f"{high:,} B"
-    else:
-        size = f"a tensor of {low:,} to {high:,} B"
-    return f"{said.backend} ran out of memory for {size}."
+    size = f"{high:,} B" if low == high else f"{low:,} to {high:,} B"
+    segment = "a segment that such tensors share: " if said.shared else "a tensor of "
+    return f"{said.backend} ran out of memory for {segment}{size}."
 
 
 def _notes(said: Message, known: Known) -> tuple[str, ...]:

@@ -205,7 +205,8 @@ def _all(known: Known) -> Iterator[Shape]:
         powers = known.lengths(2**power for power in range(7, 18))
         for h, n in itertools.product(heads, powers):
             yield from _scores("", h, n, known.batches, known.widths, 4.0)
-    if known.vocabulary and not any(known.vocabulary in f.vocabularies for f in families()):
+    theirs = [f for f in families() if known.vocabulary in f.vocabularies]
+    if known.vocabulary and not any(f.takes(known.seq_len or 1) for f in theirs):
         for n in known.lengths(2**power for power in range(7, 18)):
             yield from _logits("", known.vocabulary, n, known, 4.0)
     masks = known.lengths(sorted({n for f in families() for n in f.common if n >= 1024}))
