@@ -302,10 +302,7 @@ def test_odds_are_probabilities_and_an_exact_hit_outweighs_a_wide_one():
 OPEN = {"keras-multi-head#1", "FramePack#369", "EasyEdit#563", "alphafold#185"}
 OPEN |= {"comfy_controlnet_preprocessors#50", "ComfyUI#7164"}
 OTHERS = dict.fromkeys(OPEN, "open") | {"pytorch-generative#22": "mistaken"}
-OTHERS |= {
-    "Self_Explaining_Structures_Improve_NLP_Models#6": "segment",
-    "GenerativeGraph#5": "segment",
-}
+OTHERS |= {"easydiffusion#977": "segment", "GenerativeGraph#5": "segment"}
 
 
 def name(report: Report) -> str:

@@ -32,7 +32,8 @@ def table_of_reports(group: str) -> Table:
     """The reports of a group: what is said, the tensor, its bytes as PyTorch prints them."""
     rows = []
     for report in _of(group):
-        where = f"[{report.where.partition('/')[2]}]({report.address})"
+        name = report.where.partition("/")[2].replace("_", "_\N{ZERO WIDTH SPACE}")  # may break
+        where = f"[{name}]({report.address})"
         day = str(report.date).replace("-", "\N{NON-BREAKING HYPHEN}")
         factors = " · ".join(f"{factor:,}" for factor in report.tensor)
         tensor = f"{report.letters} = {factors}" if factors else None
