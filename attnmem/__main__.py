@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.table import Table
 from attnmem.comparison.choices import peaks
 from attnmem.measurement.device import provenance, resolve_device
 from attnmem.measurement.kinds import KINDS, kind_of_record
+from attnmem.messages import explain
 from attnmem.prediction.choice import which_kernel
 from attnmem.prediction.trace import max_seq_len, trace
 from attnmem.programs import Program, standard_attention
@@ -139,6 +141,43 @@ def kernels(
     print(choice)
     for name, size in found.items():
         print(f"{name:20} {size:>20,}")
+
+
+@app.command("explain")
+def explain_command(
+    message: Annotated[str, typer.Argument(help="What was printed; - reads standard input.")],
+    heads: Annotated[int | None, typer.Option(min=1, help="Heads.")] = None,
+    seq_len: Annotated[int | None, typer.Option(min=1, help="Sequence length N.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Sequences.")] = None,
+    vocabulary: Annotated[int | None, typer.Option(min=1, help="Words of the vocabulary.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float16, bfloat16, float32, …")] = None,
+    as_json: Json = False,
+) -> None:
+    """Which tensors have the size that an out-of-memory message names, and what helps.
+
+    Say what you know of your program: each size narrows the answer.
+    """
+    text = sys.stdin.read() if message == "-" else message
+    answer = _checked(
+        explain,
+        text,
+        heads=heads,
+        seq_len=seq_len,
+        batch=batch,
+        vocabulary=vocabulary,
+        dtype=dtype,
+    )
+    if as_json:
+        found = {
+            "sure": answer.sure,
+            "attention": answer.attention,
+            "ways": [list(map(str, shapes)) for shapes in answer.ways.values()],
+            "cures": answer.cures,
+            "notes": answer.notes,
+        }
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    print(answer)
 
 
 @app.command("measure")

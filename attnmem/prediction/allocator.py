@@ -29,6 +29,32 @@ SMALL, BUFFER_SMALL, BUFFER_LARGE, LARGE = 2**20, 2**21, 20 * 2**20, 10 * 2**20
 FAR = 2**50  # from a segment to the next: farther than any is long
 
 
+def segment_size(size: int) -> int:
+    """What is asked of the driver for a tensor of ``size`` bytes that no free block holds; bytes.
+
+    This is what an error message says PyTorch "tried to allocate". Source: get_allocation_size in
+    PyTorch's c10/cuda/CUDACachingAllocator.cpp.
+
+    >>> segment_size(2**20), segment_size(2**20 + 1), segment_size(823_410_688) / 2**20
+    (2097152, 20971520, 786.0)
+    """
+    if size <= SMALL:
+        return BUFFER_SMALL
+    return BUFFER_LARGE if round_up(size, 512) < LARGE else round_up(size, BUFFER_SMALL)
+
+
+def printed_size(size: int) -> str:
+    """A number of bytes as PyTorch prints it (format_size in the same file).
+
+    >>> printed_size(512), printed_size(2**30), printed_size(2**30 + 1)
+    ('512 bytes', '1024.00 MiB', '1.00 GiB')
+    """
+    if size <= 2**10:
+        return f"{size} bytes"
+    power = 1 if size <= 2**20 else 2 if size <= 2**30 else 3
+    return f"{size / 2 ** (10 * power):.2f} {' KMG'[power]}iB"
+
+
 @dataclass(eq=False)
 class _Block:
     """A piece of a segment, with its neighbours in it."""
@@ -126,10 +152,7 @@ class CachingAllocator:
         self._keep(block)
 
     def _segment(self, size: int, small: bool) -> _Block:
-        if small:
-            segment = BUFFER_SMALL
-        else:
-            segment = BUFFER_LARGE if size < LARGE else round_up(size, BUFFER_SMALL)
+        segment = segment_size(size)
         block = _Block(next(self._ranks) * FAR, segment, small)
         self._firsts[block.address // FAR] = block
         self.reserved += segment
