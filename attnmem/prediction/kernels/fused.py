@@ -40,7 +40,7 @@ def flash(kernel: Kernel) -> None:
         kernel.allocate(mask, state)
         kernel.free("random state")
         return
-    splits = _flash_splits(batch * heads, n, kernel.inputs[1].shape[2], d)
+    splits = flash_splits(batch * heads, n, kernel.inputs[1].shape[2], d)
     if splits > 1:
         rows = splits * batch * heads * n
         kernel.buffer("log-sums of the splits", 4 * rows)
@@ -50,7 +50,7 @@ def flash(kernel: Kernel) -> None:
         kernel.free("log-sums of the splits", "outputs of the splits")
 
 
-def _flash_splits(heads: int, n: int, m: int, d: int) -> int:
+def flash_splits(heads: int, n: int, m: int, d: int) -> int:
     """In how many parts the keys are cut so that a short sequence fills the GPU."""
     blocks = ceil_div(m, 256 if d <= 64 else 128 if d <= 128 else 64)
     tiles, slots = heads * ceil_div(n, 64), 2 * MULTIPROCESSORS
@@ -150,10 +150,14 @@ def _efficient_workspace(query: torch.Tensor, value: torch.Tensor) -> int:
         rows, columns = (128, 128) if half and widest <= 128 else (128, 64)
     numbers = ceil_div(n, rows) * ceil_div(d, columns) * (rows * columns + 4)
     if half and widest > 128:
-        most = 1 if _deterministic() else 200 // max(1, batch * heads)
-        splits = max(1, min(ceil_div(m, columns), most))
+        splits = 1 if _deterministic() else efficient_splits(batch * heads, m)
         numbers += splits * columns * (round_up(d, rows) + round_up(d_v, rows))
     return 4 * batch * heads * numbers
+
+
+def efficient_splits(heads: int, m: int) -> int:
+    """In how many parts, of 64 or more, the keys of wide heads (d > 128, 16 bit) are cut."""
+    return max(1, min(ceil_div(m, 64), 200 // max(1, heads)))
 
 
 @rule("cuda", aten._scaled_dot_product_cudnn_attention.default)

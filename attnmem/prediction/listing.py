@@ -1,0 +1,290 @@
+"""What a program allocates and frees at any sizes: pieces, each with its condition and events."""
+
+import itertools
+import math
+import operator
+import random
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from attnmem.prediction.allocator import cublas_workspace
+from attnmem.prediction.symbolic import Polynomial, Sizes, fit
+from attnmem.prediction.trace import trace
+from attnmem.programs import Program
+from attnmem.workload import Workload
+
+#: What may decide between two pieces: a condition and its opposite.
+CONDITIONS = (
+    ("e == 2", "e == 4"),
+    ("G == H", "G != H"),
+    ("min(H, N) == 1", "min(H, N) != 1"),
+    ("N == 1", "N != 1"),
+    ("H == 1", "H != 1"),
+    ("G == 1", "G != 1"),
+    ("B == 1", "B != 1"),
+    ("d == 1", "d != 1"),
+    ("d % 8 == 0", "d % 8 != 0"),
+    ("d % 4 == 0", "d % 4 != 0"),
+    ("d <= 256", "d > 256"),
+    ("d <= 128", "d > 128"),
+    ("d <= 64", "d > 64"),
+    ("flash_splits == 1", "flash_splits != 1"),
+    ("dtype == 'float16'", "dtype != 'float16'"),
+)
+RELATIONS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<=": operator.le,
+    ">": operator.gt,
+}
+
+
+def holds(condition: str, sizes: Mapping[str, Any]) -> bool:
+    """Whether a condition such as ``d % 8 == 0`` holds; JavaScript says the same of it.
+
+    >>> holds("d % 8 == 0", {"d": 64}), holds("dtype != 'float16'", {"dtype": "float16"})
+    (True, False)
+    """
+    left, relation, right = re.split(" (==|!=|<=|>) ", condition)
+    name, _, divisor = left.partition(" % ")
+    value = sizes[name] % int(divisor) if divisor else sizes[name]
+    than = right.strip("'") if "'" in right else sizes.get(right) or int(right)
+    return RELATIONS[relation](value, than)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A step of a program, as :class:`attnmem.timeline.Step`, with sums in the place of numbers."""
+
+    name: str
+    stage: str
+    matrix: bool
+    flops: Polynomial
+    bytes_read: Polynomial
+    bytes_written: Polynomial
+    special: Polynomial
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What happens at all sizes for which ``conditions`` hold.
+
+    ``events``: a label and the bytes that are allocated; or a number, which allocation is freed.
+    ``refused``: why a program takes no such sizes.
+    """
+
+    conditions: tuple[str, ...]
+    events: tuple[tuple[str, Polynomial] | int, ...] = ()
+    steps: tuple[Work, ...] = ()
+    saved: Polynomial = Polynomial({})
+    workspaces: int = 0
+    refused: str = ""
+
+    def sizes(self, w: Workload) -> list[int]:
+        """The events of a run with ``w``: bytes, allocations > 0 and releases < 0."""
+        sizes, made, found = Sizes(w), [], []
+        for event in self.events:
+            if isinstance(event, int):
+                found.append(-made[event])
+            else:
+                made.append(event[1].at(sizes))
+                found.append(made[-1])
+        return found
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pieces of a program; one of them is meant at any sizes."""
+
+    program: str
+    training: bool
+    pieces: tuple[Piece, ...]
+
+    def at(self, w: Workload) -> Piece:
+        """The piece for ``w``."""
+        sizes = Sizes(w)
+        return next(p for p in self.pieces if all(holds(c, sizes) for c in p.conditions))
+
+
+Draw = Callable[[random.Random], Workload]
+
+
+def draw(chance: random.Random) -> Workload:
+    """Sizes at random, with those among them that kernels treat in a way of their own."""
+    rows = (1, 64 * chance.randint(1, 128), chance.randint(2, 200), chance.randint(2, 3000))
+    dims = (chance.randint(1, 320), 4 * chance.randint(1, 34), 8 * chance.randint(1, 40), 64)
+    return Workload(
+        batch=chance.choice((1, 2, 3, 4, 5, 7, 16)),
+        heads=chance.choice((1, 2, 3, 4, 6, 8, 12, 16, 32)),
+        seq_len=chance.choices(rows, (2, 3, 3, 6))[0],
+        head_dim=chance.choices((1, *dims), (1, 3, 3, 6, 2))[0],
+        dtype=chance.choice(("float16", "bfloat16", "float32")),
+    )
+
+
+def draw_groups(chance: random.Random) -> Workload:
+    """The same, where heads may share keys: for programs that take that."""
+    w = draw(chance)
+    groups = chance.choice([g for g in range(1, w.heads + 1) if w.heads % g == 0])
+    return replace(w, kv_heads=chance.choice((None, groups, groups, groups)))
+
+
+def listing(
+    program: Program, training: bool = False, device: str = "cuda", *, draw: Draw = draw
+) -> Listing:
+    """The listing of ``program``, from traces at sizes that ``draw`` gives.
+
+    Where runs differ in more than numbers, or no sum has the numbers, the sizes are divided by one
+    of :data:`CONDITIONS`. Each piece is checked at further sizes. Raises ``ValueError`` where that
+    does not end: these conditions do not tell what the program does.
+    """
+    found = tuple(_Maker(program, training, device, draw).grow())
+    name = getattr(program, "__name__", type(program).__name__)
+    return Listing(name, training, found)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run at one size: what should be the same at others, and the numbers."""
+
+    shape: Any
+    numbers: tuple[int, ...] = ()
+    refused: tuple[str, ...] = ()
+
+
+@dataclass
+class _Maker:
+    program: Program
+    training: bool
+    device: str
+    draw: Draw
+    chance: random.Random = field(default_factory=lambda: random.Random(0))
+    runs: dict[Workload, _Run] = field(default_factory=dict)
+
+    def run(self, w: Workload) -> _Run:
+        if w not in self.runs:
+            self.runs[w] = self._run(w)
+        return self.runs[w]
+
+    def _run(self, w: Workload) -> _Run:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                t = trace(self.program, w, self.training, self.device)
+        except (RuntimeError, ValueError) as error:
+            return _Run("refused", refused=_reasons(error))
+        allocated = [size for _, size, _, _ in t.lifetimes]
+        places = {start: at for at, (_, _, start, _) in enumerate(t.lifetimes)}
+        ends = {end: places[start] for _, _, start, end in t.lifetimes}
+        events = tuple(
+            event.label if event.bytes > 0 else ends[at] for at, event in enumerate(t.timeline)
+        )
+        steps = tuple((s.name, s.stage, s.matrix) for s in t.steps)
+        work = [x for s in t.steps for x in (s.flops, s.bytes_read, s.bytes_written, s.special)]
+        workspaces = t.workspace_bytes() // cublas_workspace((9, 0))
+        return _Run((events, steps, workspaces), (*allocated, *work, t.saved_bytes))
+
+    def sample(self, conditions: Sequence[str], count: int, fresh: bool = False) -> list[Workload]:
+        """So many workloads for which the conditions hold, or fewer if they are rare."""
+        known = [] if fresh else [w for w in self.runs if _all_hold(conditions, w)][:count]
+        found = dict.fromkeys(known)
+        for _ in range(5000):
+            if len(found) >= count:
+                break
+            w = self.draw(self.chance)
+            if _all_hold(conditions, w) and not (fresh and w in self.runs):
+                found[w] = None
+        return list(found)
+
+    def grow(self, conditions: tuple[str, ...] = ()) -> Iterator[Piece]:
+        """The pieces of all sizes for which the conditions hold."""
+        samples = self.sample(conditions, SAMPLES)
+        if not samples:
+            return
+        if piece := self.piece(conditions, samples):
+            yield piece
+            return
+        shapes = {self.run(w).shape for w in samples}
+        pairs = [pair for pair in CONDITIONS if self.divides(pair, samples)]
+        if not pairs:
+            raise ValueError(f"no condition tells apart what happens where {conditions} hold")
+        rank = self.disorder if len(shapes) > 1 else self.unsolved
+        best = min(pairs, key=lambda pair: rank(pair, conditions, samples))
+        for condition in best:
+            yield from self.grow((*conditions, condition))
+
+    def divides(self, pair: tuple[str, str], samples: Sequence[Workload]) -> bool:
+        return all(any(_all_hold([c], w) for w in samples) for c in pair)
+
+    def disorder(
+        self, pair: tuple[str, str], _: tuple[str, ...], samples: Sequence[Workload]
+    ) -> float:
+        """How mixed the runs are in both halves: the sum of their entropies."""
+        total = 0.0
+        for condition in pair:
+            half = Counter(self.run(w).shape for w in samples if _all_hold([condition], w))
+            total -= sum(n * math.log(n / half.total()) for n in half.values())
+        return total
+
+    def unsolved(
+        self, pair: tuple[str, str], conditions: tuple[str, ...], _: Sequence[Workload]
+    ) -> int:
+        """How many numbers of both halves no sum has."""
+        halves = [self.sample((*conditions, condition), SAMPLES) for condition in pair]
+        return sum(self.sums(half).count(None) for half in halves)
+
+    def sums(self, samples: Sequence[Workload]) -> list[Polynomial | None]:
+        """A sum for each number of these runs, which differ in numbers alone."""
+        points = [Sizes(w) for w in samples]
+        free = {x for x in "BHGNMdve" if len({p[x] for p in points}) > 1}
+        free -= {x for x, of in (("M", "N"), ("v", "d"), ("G", "H")) if _same(points, x, of)}
+        return fit(points, list(zip(*(self.run(w).numbers for w in samples), strict=True)), free)
+
+    def piece(self, conditions: tuple[str, ...], samples: Sequence[Workload]) -> Piece | None:
+        """The piece that has the numbers of all samples, and of as many others."""
+        first = self.run(samples[0])
+        if any(self.run(w).shape != first.shape for w in samples):
+            return None
+        if first.refused:
+            common = [x for x in first.refused if all(x in self.run(w).refused for w in samples)]
+            return Piece(conditions, refused="; ".join(common or first.refused))
+        sums = [found for found in self.sums(samples) if found is not None]
+        if len(sums) < len(first.numbers):
+            return None
+        for w in self.sample(conditions, SAMPLES, fresh=True):
+            run, sizes = self.run(w), Sizes(w)
+            if run.shape != first.shape or [x.at(sizes) for x in sums] != list(run.numbers):
+                return None
+        return _piece(conditions, first.shape, sums)
+
+
+SAMPLES = 50  # as many numbers decide a sum, with some to spare
+
+
+def _piece(conditions: tuple[str, ...], shape: Any, sums: list[Polynomial]) -> Piece:
+    events, steps, workspaces = shape
+    waiting = iter(sums)
+    allocated = tuple(e if isinstance(e, int) else (e, next(waiting)) for e in events)
+    work = tuple(Work(*named, *itertools.islice(waiting, 4)) for named in steps)
+    return Piece(conditions, allocated, work, next(waiting), workspaces)
+
+
+def _all_hold(conditions: Sequence[str], w: Workload) -> bool:
+    sizes = Sizes(w)
+    return all(holds(condition, sizes) for condition in conditions)
+
+
+def _same(points: Sequence[Sizes], one: str, other: str) -> bool:
+    return all(p[one] == p[other] for p in points)
+
+
+def _reasons(error: Exception) -> tuple[str, ...]:
+    """Why PyTorch takes no kernel, or why the program fails; without the size that was tried."""
+    lines = [line for line in str(error).splitlines() if "is not taken: " in line]
+    found = [line.partition("is not taken: ")[2] for line in lines if "switched off" not in line]
+    found = "; ".join(found).split("; ") if found else str(error).splitlines()[:1]
+    return tuple(re.sub(r"(head_dim) \d+| \(in .*\)", r"\1", reason) for reason in found)
