@@ -7,7 +7,7 @@ import random
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -222,13 +222,11 @@ class _Maker:
 
     def disorder(
         self, pair: tuple[str, str], _: tuple[str, ...], samples: Sequence[Workload]
-    ) -> float:
-        """How mixed the runs are in both halves: the sum of their entropies."""
-        total = 0.0
-        for condition in pair:
-            half = Counter(self.run(w).shape for w in samples if _all_hold([condition], w))
-            total -= sum(n * math.log(n / half.total()) for n in half.values())
-        return total
+    ) -> tuple[float, float]:
+        """How mixed the runs are in both halves: in whether they are refused, and altogether."""
+        halves = [[self.run(w) for w in samples if _all_hold([c], w)] for c in pair]
+        refused = sum(_entropy(not run.numbers for run in half) for half in halves)
+        return refused, sum(_entropy(run.shape for run in half) for half in halves)
 
     def unsolved(
         self, pair: tuple[str, str], conditions: tuple[str, ...], _: Sequence[Workload]
@@ -271,6 +269,11 @@ def _piece(conditions: tuple[str, ...], shape: Any, sums: list[Polynomial]) -> P
     allocated = tuple(e if isinstance(e, int) else (e, next(waiting)) for e in events)
     work = tuple(Work(*named, *itertools.islice(waiting, 4)) for named in steps)
     return Piece(conditions, allocated, work, next(waiting), workspaces)
+
+
+def _entropy(items: Iterable[object]) -> float:
+    counts = Counter(items)
+    return -sum(n * math.log(n / counts.total()) for n in counts.values())
 
 
 def _all_hold(conditions: Sequence[str], w: Workload) -> bool:

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from attnmem.prediction.kernels.fused import efficient_splits, flash_splits
+from attnmem.prediction.kernels.fused import (
+    efficient_splits,
+    flash_head_dim,
+    flash_splits,
+)
 from attnmem.workload import Workload, ceil_div, dtype_name
 
 Monomial = tuple[str, ...]  # factors, a power as often as it says
@@ -16,8 +20,9 @@ Monomial = tuple[str, ...]  # factors, a power as often as it says
 #: Kernels cut rows and columns into parts of so many: ⌈N/64⌉ and so on are sizes, too.
 PARTS = {"N": (8, 32, 64, 128), "M": (8, 32, 64, 128), "d": (8, 32, 64, 128), "v": (8, 32, 64, 128)}
 
-#: In how many parts kernels cut the keys of a short sequence.
-SPLITS: dict[str, Callable[[Workload], int]] = {
+#: Sizes that kernels work out by rules of their own: functions of that name in ``kernels.fused``.
+OF_KERNELS: dict[str, Callable[[Workload], int]] = {
+    "flash_head_dim": lambda w: flash_head_dim(w.head_dim),
     "flash_splits": lambda w: flash_splits(
         w.batch * w.heads, w.seq_len, w.key_shape[2], w.head_dim
     ),
@@ -30,7 +35,7 @@ class Sizes(dict[str, Any]):
 
     B, H, N, d of Q; G, M, v: the heads, length and head dimension of V; e: bytes of an element;
     ``dtype``: its name; ``ceil(N/64)``: how many parts of 64 cover N; ``min(H, N)``; and those of
-    :data:`SPLITS`.
+    :data:`OF_KERNELS`.
 
     >>> Sizes(Workload(batch=1, heads=12, seq_len=100, head_dim=64, dtype="float16"))["ceil(N/64)"]
     2
@@ -44,8 +49,8 @@ class Sizes(dict[str, Any]):
         self.workload = w
 
     def __missing__(self, name: str) -> int:
-        if name in SPLITS:
-            self[name] = SPLITS[name](self.workload)
+        if name in OF_KERNELS:
+            self[name] = OF_KERNELS[name](self.workload)
         elif name == "min(H, N)":
             self[name] = min(self["H"], self["N"])
         else:
@@ -121,13 +126,15 @@ def monomials(free: frozenset[str]) -> tuple[Monomial, ...]:
     cut_dims = [(x,) for x in parts["d"] + parts["v"]]
     heads = [(), ("H",), ("G",)]
     plain = [*itertools.product(heads, rows, dims), (("H", "H"), (), ("d", "d"))]
-    cut = itertools.product(heads, rows + cut_rows, dims + cut_dims)
+    cut = [*itertools.product(heads, rows + cut_rows, dims + cut_dims)]
     found: dict[Monomial, None] = {}
-    for beside in ((), *((name,) for name in SPLITS)):
+    dim, *splits = OF_KERNELS
+    cut += itertools.product(heads, [("N",), *cut_rows], [(dim,)])
+    for beside in ((), *((name,) for name in splits)):
         for middle in itertools.chain(plain, cut):
             for b, e in itertools.product(((), ("B",)), ((), ("e",))):
                 m = ordered(itertools.chain(b, *middle, e, beside))
-                if all(x in SPLITS or part(x)[0] in free for x in m):
+                if all(x in OF_KERNELS or part(x)[0] in free for x in m):
                     found[m] = None
     return tuple(found)
 
@@ -187,7 +194,7 @@ def _padded(m: Monomial) -> bool:
 
 def _tiled(m: Monomial) -> bool:
     """Sums of what kernels cut in parts."""
-    coarse = all(part(x)[1] > 8 for x in m if x not in SPLITS and len(x) > 1)
+    coarse = all(part(x)[1] > 8 for x in m if x not in OF_KERNELS and len(x) > 1)
     return coarse and not {"e", "flash_splits"} & set(m) and m.count("N") < 2
 
 

@@ -44,7 +44,7 @@ def flash(kernel: Kernel) -> None:
     if splits > 1:
         rows = splits * batch * heads * n
         kernel.buffer("log-sums of the splits", 4 * rows)
-        kernel.buffer("outputs of the splits", 4 * rows * _flash_head_dim(d))
+        kernel.buffer("outputs of the splits", 4 * rows * flash_head_dim(d))
     kernel.allocate(state, mask)
     if splits > 1:
         kernel.free("log-sums of the splits", "outputs of the splits")
@@ -65,7 +65,7 @@ def flash_splits(heads: int, n: int, m: int, d: int) -> int:
     return min(splits for splits, e in efficiency.items() if e >= 0.85 * best)
 
 
-def _flash_head_dim(d: int) -> int:
+def flash_head_dim(d: int) -> int:
     return round_up(d, 32) if d <= 128 else round_up(d, 64)
 
 
@@ -82,7 +82,7 @@ def flash_backward(kernel: Kernel) -> None:
     kernel.allocate(0, 1, 2)
     kernel.buffer("row sums of dO∘O", 4 * rows)
     splits = ceil_div(MULTIPROCESSORS, batch * heads) if _deterministic() else 1
-    kernel.buffer("accumulator of dQ", 4 * rows * _flash_head_dim(d) * splits)
+    kernel.buffer("accumulator of dQ", 4 * rows * flash_head_dim(d) * splits)
     if key.shape[1] != heads:
         of_every_head = query.element_size() * batch * heads * key.shape[2] * d
         kernel.buffer("dK of every head", of_every_head)
