@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import operator
 import random
 import re
 import warnings
@@ -12,49 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from attnmem.prediction.allocator import cublas_workspace
-from attnmem.prediction.symbolic import Polynomial, Sizes, fit
+from attnmem.prediction.conditions import CONDITIONS, all_hold, holds
+from attnmem.prediction.symbolic import Polynomial, Sizes, fit, free_sizes
 from attnmem.prediction.trace import trace
 from attnmem.programs import Program
 from attnmem.workload import Workload
-
-#: What may decide between two pieces: a condition and its opposite.
-CONDITIONS = (
-    ("e == 2", "e == 4"),
-    ("G == H", "G != H"),
-    ("min(H, N) == 1", "min(H, N) != 1"),
-    ("N == 1", "N != 1"),
-    ("H == 1", "H != 1"),
-    ("G == 1", "G != 1"),
-    ("B == 1", "B != 1"),
-    ("d == 1", "d != 1"),
-    ("d % 8 == 0", "d % 8 != 0"),
-    ("d % 4 == 0", "d % 4 != 0"),
-    ("d <= 256", "d > 256"),
-    ("d <= 128", "d > 128"),
-    ("d <= 64", "d > 64"),
-    ("flash_splits == 1", "flash_splits != 1"),
-    ("dtype == 'float16'", "dtype != 'float16'"),
-)
-RELATIONS: Mapping[str, Callable[[Any, Any], bool]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<=": operator.le,
-    ">": operator.gt,
-}
-
-
-def holds(condition: str, sizes: Mapping[str, Any]) -> bool:
-    """Whether a condition such as ``d % 8 == 0`` holds; JavaScript says the same of it.
-
-    >>> holds("d % 8 == 0", {"d": 64}), holds("dtype != 'float16'", {"dtype": "float16"})
-    (True, False)
-    """
-    left, relation, right = re.split(" (==|!=|<=|>) ", condition)
-    name, _, divisor = left.partition(" % ")
-    value = sizes[name] % int(divisor) if divisor else sizes[name]
-    than = right.strip("'") if "'" in right else sizes.get(right) or int(right)
-    return RELATIONS[relation](value, than)
-
 
 @dataclass(frozen=True)
 class Work:
@@ -190,13 +151,13 @@ class _Maker:
 
     def sample(self, conditions: Sequence[str], count: int, fresh: bool = False) -> list[Workload]:
         """So many workloads for which the conditions hold, or fewer if they are rare."""
-        known = [] if fresh else [w for w in self.runs if _all_hold(conditions, w)][:count]
+        known = [] if fresh else [w for w in self.runs if all_hold(conditions, w)][:count]
         found = dict.fromkeys(known)
         for _ in range(5000):
             if len(found) >= count:
                 break
             w = self.draw(self.chance)
-            if _all_hold(conditions, w) and not (fresh and w in self.runs):
+            if all_hold(conditions, w) and not (fresh and w in self.runs):
                 found[w] = None
         return list(found)
 
@@ -218,13 +179,13 @@ class _Maker:
             yield from self.grow((*conditions, condition))
 
     def divides(self, pair: tuple[str, str], samples: Sequence[Workload]) -> bool:
-        return all(any(_all_hold([c], w) for w in samples) for c in pair)
+        return all(any(all_hold([c], w) for w in samples) for c in pair)
 
     def disorder(
         self, pair: tuple[str, str], _: tuple[str, ...], samples: Sequence[Workload]
     ) -> tuple[float, float]:
         """How mixed the runs are in both halves: in whether they are refused, and altogether."""
-        halves = [[self.run(w) for w in samples if _all_hold([c], w)] for c in pair]
+        halves = [[self.run(w) for w in samples if all_hold([c], w)] for c in pair]
         refused = sum(_entropy(not run.numbers for run in half) for half in halves)
         return refused, sum(_entropy(run.shape for run in half) for half in halves)
 
@@ -238,9 +199,8 @@ class _Maker:
     def sums(self, samples: Sequence[Workload]) -> list[Polynomial | None]:
         """A sum for each number of these runs, which differ in numbers alone."""
         points = [Sizes(w) for w in samples]
-        free = {x for x in "BHGNMdve" if len({p[x] for p in points}) > 1}
-        free -= {x for x, of in (("M", "N"), ("v", "d"), ("G", "H")) if _same(points, x, of)}
-        return fit(points, list(zip(*(self.run(w).numbers for w in samples), strict=True)), free)
+        numbers = list(zip(*(self.run(w).numbers for w in samples), strict=True))
+        return fit(points, numbers, free_sizes(points))
 
     def piece(self, conditions: tuple[str, ...], samples: Sequence[Workload]) -> Piece | None:
         """The piece that has the numbers of all samples, and of as many others."""
@@ -274,15 +234,6 @@ def _piece(conditions: tuple[str, ...], shape: Any, sums: list[Polynomial]) -> P
 def _entropy(items: Iterable[object]) -> float:
     counts = Counter(items)
     return -sum(n * math.log(n / counts.total()) for n in counts.values())
-
-
-def _all_hold(conditions: Sequence[str], w: Workload) -> bool:
-    sizes = Sizes(w)
-    return all(holds(condition, sizes) for condition in conditions)
-
-
-def _same(points: Sequence[Sizes], one: str, other: str) -> bool:
-    return all(p[one] == p[other] for p in points)
 
 
 def _reasons(error: Exception) -> tuple[str, ...]:

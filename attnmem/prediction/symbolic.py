@@ -87,14 +87,18 @@ class Polynomial:
         """The same where parts come out even as they do at ``sizes``: N/64 for ⌈N/64⌉."""
         found = Polynomial({})
         for monomial, coefficient in self.terms.items():
-            factors = []
-            for factor in monomial:
-                of, parts = part(factor)
-                whole = parts > 1 and sizes[of] % parts == 0
-                factors.append(of if whole else factor)
-                coefficient /= parts if whole else 1
-            found += Polynomial({ordered(factors): coefficient})
+            factors = [whole(factor, sizes) for factor in monomial]
+            parts = math.prod(part(x)[1] for x, y in zip(monomial, factors, strict=True) if x != y)
+            found += Polynomial({ordered(factors): coefficient / parts})
         return found
+
+
+def whole(factor: str, sizes: Mapping[str, Any]) -> str:
+    """The size that ``factor`` is, up to its parts, where nothing is rounded up: N for ⌈N/64⌉."""
+    if factor == "flash_head_dim":
+        return "d" if sizes[factor] == sizes["d"] else factor
+    of, parts = part(factor)
+    return of if sizes[of] % parts == 0 else factor
 
 
 def part(factor: str) -> tuple[str, int]:
@@ -168,6 +172,19 @@ def fit(
             if len(total.terms) <= MOST_TERMS and _agrees(total, points, column):
                 found[column] = total
     return [found.get(column) for column in columns]
+
+
+def free_sizes(points: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """The sizes that are not the same at all points; of K and V, if they are not always those of Q.
+
+    >>> w = Workload(batch=1, heads=12, seq_len=100, head_dim=64, dtype="float16")
+    >>> other = Workload(batch=1, heads=12, seq_len=200, head_dim=64, dtype="float16")
+    >>> sorted(free_sizes([Sizes(w), Sizes(other)]))
+    ['N']
+    """
+    differ = {x for x in "BHGNMdve" if len({p[x] for p in points}) > 1}
+    twins = (("G", "H"), ("M", "N"), ("v", "d"))
+    return frozenset(differ) - {x for x, of in twins if all(p[x] == p[of] for p in points)}
 
 
 def _agrees(p: Polynomial, points: Sequence[Mapping[str, Any]], column: Sequence[int]) -> bool:
