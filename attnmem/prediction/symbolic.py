@@ -219,7 +219,7 @@ def _of_all_heads(m: Monomial, free: Container[str]) -> bool:
     return ("B" in m or "B" not in free) and ("H" in m or "G" in m or "H" not in free)
 
 
-MOST_TERMS = 8  # more would be an accident
+MOST_TERMS = 4  # more would be an accident
 PRIME = 2**61 - 1
 
 
