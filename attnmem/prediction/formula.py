@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from attnmem.prediction.conditions import CONDITIONS, all_hold, holds
 from attnmem.prediction.symbolic import (
@@ -304,13 +304,12 @@ def _near(w: Workload, chance: random.Random, longer: bool) -> Workload:
     times = 2 if longer else 1
 
     def other(size: int, least: int, most: int) -> int:
-        return chance.choice(
-            (size, size * chance.randint(1, 2), chance.randint(least, most))
-            + tuple(part * chance.randint(1, max(1, most // part)) for part in (8, 64))
-        )
+        whole = (part * chance.randint(1, max(1, most // part)) for part in (8, 64))
+        some = chance.randint(least, most)
+        return chance.choice((size, size * chance.randint(1, 2), some, *whole))
 
     heads = chance.choice((w.heads, 2 * w.heads, chance.randint(1, 9)))
-    of_keys: dict[str, int] = {}
+    of_keys: dict[str, Any] = {}
     if w.kv_heads:
         of_keys["kv_heads"] = chance.choice((w.kv_heads, 2 * w.kv_heads, chance.randint(1, 4)))
         heads = of_keys["kv_heads"] * chance.choice((w.groups, chance.randint(1, 5)))

@@ -6,10 +6,12 @@ import random
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
+
+import torch
 
 from attnmem.prediction.allocator import cublas_workspace
 from attnmem.prediction.conditions import CONDITIONS, all_hold, holds
@@ -17,6 +19,8 @@ from attnmem.prediction.symbolic import Polynomial, Sizes, fit, free_sizes
 from attnmem.prediction.trace import trace
 from attnmem.programs import Program
 from attnmem.workload import Workload
+
+NOTHING = Polynomial({})
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,13 @@ class Piece:
     conditions: tuple[str, ...]
     events: tuple[tuple[str, Polynomial] | int, ...] = ()
     steps: tuple[Work, ...] = ()
-    saved: Polynomial = Polynomial({})
+    saved: Polynomial = NOTHING
     workspaces: int = 0
     refused: str = ""
 
     def sizes(self, w: Workload) -> list[int]:
         """The events of a run with ``w``: bytes, allocations > 0 and releases < 0."""
-        sizes, made, found = Sizes(w), [], []
+        sizes, made, found = Sizes(w), list[int](), list[int]()
         for event in self.events:
             if isinstance(event, int):
                 found.append(-made[event])
@@ -85,7 +89,7 @@ def draw(chance: random.Random) -> Workload:
         heads=chance.choice((1, 2, 3, 4, 6, 8, 12, 16, 32)),
         seq_len=chance.choices(rows, (2, 3, 3, 6))[0],
         head_dim=chance.choices((1, *dims), (1, 3, 3, 6, 2))[0],
-        dtype=chance.choice(("float16", "bfloat16", "float32")),
+        dtype=chance.choice((torch.float16, torch.bfloat16, torch.float32)),
     )
 
 
