@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from attnmem.prediction.conditions import CONDITIONS, all_hold, holds
+from attnmem.prediction.letters import factor, term, units
 from attnmem.prediction.symbolic import (
     OF_KERNELS,
     Monomial,
@@ -93,7 +94,7 @@ class Formula:
                 before, labels = found.get((place, *unit), (Fraction(0), ()))
                 found[(place, *unit)] = before + count, (*labels, label)
         return {
-            _term(count, unit): labels
+            term(count, unit): labels
             for (_, *unit), (count, labels) in sorted(found.items(), key=lambda item: item[0])
         }
 
@@ -101,7 +102,7 @@ class Formula:
         """A term as how many of S, X …: the place of that in a sum, the number, and its text."""
         own = [x for x in m if x in OF_KERNELS]
         plain = ordered(x for x in m if x not in OF_KERNELS)
-        for place, (name, of, size) in enumerate(_units(self.w)):
+        for place, (name, of, size) in enumerate(units(self.w)):
             free = [x for x in of if x not in self._fixed]
             count = c / size
             for x in of:
@@ -112,7 +113,9 @@ class Formula:
         for x in m:
             parts *= part(x)[1]
         up = (c / parts).denominator == 1
-        text = "·".join(_factor(x, up) for x in m)
+        text = "·".join(factor(x, up) for x in m)
+        for x in "HNd":
+            text = text.replace(f"{x}·{x}", f"{x}²")
         return 99 - bool(m), c / (parts if up else 1), ("", text)
 
     def __str__(self) -> str:
@@ -132,12 +135,12 @@ class Formula:
                 multiples[of] = max(int(multiple), multiples.get(of, 1))
             else:
                 found.append(condition)
-        for factor in sorted({x for _, size in self.tensors for m in size.terms for x in m}):
-            of, parts = part(factor)
-            if parts > 1 and whole(factor, sizes) != factor:
+        for name in sorted({x for _, size in self.tensors for m in size.terms for x in m}):
+            of, parts = part(name)
+            if parts > 1 and whole(name, sizes) != name:
                 multiples[of] = max(parts, multiples.get(of, 1))
-            elif whole(factor, sizes) != factor:
-                found.append(f"{factor} == {whole(factor, sizes)}")
+            elif whole(name, sizes) != name:
+                found.append(f"{name} == {whole(name, sizes)}")
         found += [f"{of} % {parts} == 0" for of, parts in multiples.items()]
         found += [f"{x} == {value}" for x, value in self._fixed.items() if x != "e"]
         return ", ".join(found)
@@ -285,7 +288,8 @@ class _Search:
             for (label, size), found in zip(tensors, self.found[other].sizes, strict=True):
                 if size.at(sizes) != found:
                     return Formula(self.w, reason=f"a sum for {label} fails at other sizes")
-        multiples = {x: math.gcd(*(w[x] for w in points)) for x in sorted(free & {*"NMdv"})}
+        every_point = [*points, *map(Sizes, others)]
+        multiples = {x: math.gcd(*(p[x] for p in every_point)) for x in sorted(free & {*"NMdv"})}
         conditions += tuple(f"{x} % {size} == 0" for x, size in multiples.items() if size >= 8)
         every = free | _twins(points)
         own = {"G": self.w.kv_heads, "M": self.w.kv_len, "v": self.w.value_dim}
@@ -306,7 +310,7 @@ def _near(w: Workload, chance: random.Random, longer: bool) -> Workload:
     def other(size: int, least: int, most: int) -> int:
         whole = (part * chance.randint(1, max(1, most // part)) for part in (8, 64))
         some = chance.randint(least, most)
-        return chance.choice((size, size * chance.randint(1, 2), some, *whole))
+        return chance.choice((size, size * chance.randint(1, 2), some, some + 1, *whole))
 
     heads = chance.choice((w.heads, 2 * w.heads, chance.randint(1, 9)))
     of_keys: dict[str, Any] = {}
@@ -325,34 +329,3 @@ def _near(w: Workload, chance: random.Random, longer: bool) -> Workload:
         head_dim=other(w.head_dim, 1, 2 * w.head_dim + 8),
         **of_keys,
     )
-
-
-def _units(w: Workload) -> Iterator[tuple[str, Monomial, int]]:
-    """The letters of the book: what each is, and its bytes for one."""
-    e, m = w.element_bytes, "M" if w.kv_len else "N"
-    yield "S", ("B", "H", "N", m), e
-    of_keys = w.kv_len or w.kv_heads or w.value_dim
-    v, g = "v" if w.value_dim else "d", "G" if w.kv_heads else "H"
-    yield "Q" if of_keys else "X", ("B", "H", "N", "d"), e
-    if of_keys:
-        yield "K", ("B", g, m, "d"), e
-        yield "V", ("B", g, m, v), e
-        yield "O", ("B", "H", "N", v), e
-    yield "L", ("B", "H", "N"), 4
-    yield "NM" if w.kv_len else "N²", ("N", m), 1
-
-
-def _term(count: Fraction, unit: Sequence[str]) -> str:
-    name, rest = unit
-    number = str(count) if 8 % count.denominator else f"{float(count):g}"
-    if name:
-        return ("" if count == 1 and name else number) + name + rest
-    return f"{number}·{rest}" if rest else number
-
-
-def _factor(factor: str, up: bool) -> str:
-    of, parts = part(factor)
-    if parts == 1:
-        return factor
-    small = str(parts).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
-    return f"⌈{of}⌉{small}" if up else f"⌈{of}/{parts}⌉"

@@ -129,7 +129,8 @@ def monomials(free: frozenset[str]) -> tuple[Monomial, ...]:
     cut_rows += [("N", x) for x in (parts["N"][0], parts["M"][0])]
     cut_dims: list[Monomial] = [(x,) for x in parts["d"] + parts["v"]]
     heads: list[Monomial] = [(), ("H",), ("G",)]
-    plain = [*itertools.product(heads, rows, dims), (("H", "H"), (), ("d", "d"))]
+    square: list[Monomial] = [("d", "d"), ("v", "v"), ("d", "v")]
+    plain = [*itertools.product([*heads, ("H", "H")], rows, [*dims, *square])]
     cut = [*itertools.product(heads, rows + cut_rows, dims + cut_dims)]
     found: dict[Monomial, None] = {}
     dim, *splits = OF_KERNELS
@@ -165,8 +166,8 @@ def fit(
     for kind in (_simple, _padded, _tiled):
         if not (missing := [column for column in dict.fromkeys(wanted) if column not in found]):
             break
-        of_heads = (m for m in allowed if set(m) <= {"N", "M"} or _of_all_heads(m, free))
-        terms = [m for m in of_heads if set(m) <= {"N", "M"} or kind(m)]
+        of_heads = (m for m in allowed if set(m) <= set("NMdv") or _of_all_heads(m, free))
+        terms = [m for m in of_heads if kind(m)]
         matrix = [[product(m, p) for m in terms] for p in points]
         for column, solution in zip(missing, _solve(matrix, missing), strict=True):
             total = Polynomial({m: c for m, c in zip(terms, solution, strict=True) if c})
