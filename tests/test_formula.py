@@ -174,8 +174,8 @@ def test_others_are_equal_to_the_trace_at_other_sizes_or_say_no(program):
 
 def test_a_loop_over_parts_has_a_formula_for_as_many_parts():
     f = trace(chunks, W).formula
-    for n, same in ((449, True), (512, True), (513, False)):
-        w = replace(W, seq_len=n, head_dim=72)
+    for n, same in ((512, True), (640, False)):
+        w = replace(W, seq_len=n, batch=3)
         assert (f.at(w) == trace(chunks, w).peak_bytes) is same
 
 
@@ -258,5 +258,6 @@ def test_a_listing_replayed_is_the_trace_at_any_sizes(program, training):
 
 def test_a_program_that_no_condition_explains_has_no_listing(monkeypatch):
     monkeypatch.setattr(listings, "SAMPLES", 12)
+    monkeypatch.setattr(listings, "CONDITIONS", listings.CONDITIONS[:2])
     with pytest.raises(ValueError, match="no condition tells apart"):
         listing(odd_sizes)
