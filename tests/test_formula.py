@@ -143,10 +143,6 @@ def by_batch(q, k, v):
     return torch.stack([one_liner(*x) for x in zip(q, k, v, strict=True)])
 
 
-def chunks(q, k, v):
-    return torch.cat([one_liner(x, k, v) for x in q.split(64, dim=-2)], dim=-2)
-
-
 def odd_sizes(q, k, v):
     """What is kept grows with the number of digits of N: no sum of products has that."""
     more = torch.empty(len(bin(q.shape[-2])) ** 3 * 1000, device=q.device)
@@ -170,13 +166,6 @@ def test_others_are_equal_to_the_trace_at_other_sizes_or_say_no(program):
     f = trace(program, W).formula
     w = replace(W, seq_len=640, head_dim=72)
     assert not f or f.at(w) == trace(program, w).peak_bytes
-
-
-def test_a_loop_over_parts_has_a_formula_for_as_many_parts():
-    f = trace(chunks, W).formula
-    for n, same in ((512, True), (640, False)):
-        w = replace(W, seq_len=n, batch=3)
-        assert (f.at(w) == trace(chunks, w).peak_bytes) is same
 
 
 def test_no_closed_form_is_an_answer():
