@@ -19,7 +19,7 @@ from attnmem.corpus import CORPUS
 from attnmem.lessons.memory import FORMULAS
 from attnmem.prediction import listing as listings
 from attnmem.prediction.allocator import CachingAllocator
-from attnmem.prediction.conditions import holds
+from attnmem.prediction.conditions import CONDITIONS, holds
 from attnmem.prediction.listing import as_json, draw, draw_groups, listing
 from attnmem.prediction.symbolic import Sizes
 from attnmem.programs import (
@@ -247,6 +247,6 @@ def test_a_listing_replayed_is_the_trace_at_any_sizes(program, training):
 
 def test_a_program_that_no_condition_explains_has_no_listing(monkeypatch):
     monkeypatch.setattr(listings, "SAMPLES", 12)
-    monkeypatch.setattr(listings, "CONDITIONS", listings.CONDITIONS[:2])
+    monkeypatch.setattr(listings, "CONDITIONS", CONDITIONS[:2])
     with pytest.raises(ValueError, match="no condition tells apart"):
         listing(odd_sizes)
