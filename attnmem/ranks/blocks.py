@@ -65,7 +65,7 @@ def _flash_gradients(
     if q.device.type == "cpu":
         backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
         return backward(do, q, k, v, o, lse, 0.0, diagonal, scale=scale)  # type: ignore[no-any-return]
-    seed, offset = torch.empty(2, dtype=torch.uint64), torch.empty(0, dtype=torch.uint64)
+    seed, offset = (q.new_empty(count, dtype=torch.uint64) for count in (2, 0))  # no dropout
     lengths = q.shape[2], k.shape[2]
     backward = aten._scaled_dot_product_flash_attention_backward
     more = (None, None, *lengths, 0.0, diagonal, seed, offset)

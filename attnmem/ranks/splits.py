@@ -65,8 +65,10 @@ def all_to_all_attention(
 ) -> torch.Tensor:
     """The same, of whole sequences: ranks exchange so that each has H/P heads of all N tokens.
 
-    With ``flash``, attention is PyTorch's fused call, else standard attention. Raises ``ValueError``
-    if P does not divide the heads. Source: Jacobs et al. 2023, arXiv 2309.14509.
+    With ``flash``, attention is PyTorch's fused call, else standard attention.
+
+    Raises ``ValueError`` if P does not divide the heads. Source: Jacobs et al. 2023,
+    arXiv 2309.14509.
     """
     _check(q, k, v, group)
     ranks = dist.get_world_size(group)

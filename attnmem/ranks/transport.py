@@ -62,6 +62,7 @@ class Gather:
 
     def blocks(self, own: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """The block of each rank: the rank that it is of, and the block."""
+        self.dtype = own.dtype
         every = own.new_empty(self.ranks, *own.shape)
         _gather(every.flatten(0, 1), own, group=self.group)
         del own
@@ -70,7 +71,7 @@ class Gather:
     def add(self, sums: torch.Tensor | None, source: int, part: torch.Tensor) -> torch.Tensor:
         """Note this rank's part of the gradient of a block."""
         if sums is None:
-            sums = part.new_zeros(self.ranks, *part.shape)
+            sums = part.new_zeros(self.ranks, *part.shape, dtype=self.dtype)
         sums[source] = part
         return sums
 
