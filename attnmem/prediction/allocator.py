@@ -8,16 +8,21 @@ from dataclasses import dataclass
 from attnmem.workload import round_up
 
 
-def cublas_workspace(capability: tuple[int, int]) -> int:
-    """The workspace in bytes that PyTorch gives each of its cuBLAS handles, and keeps for ever.
+def cublas_workspace(capability: tuple[int, int], release: tuple[int, int] = (2, 13)) -> int:
+    """The workspace in bytes that PyTorch keeps for each cuBLAS handle on each stream.
 
-    32 MiB from Hopper on (compute capability 9), else 8,320 KiB. Source: parseChosenWorkspaceSize
-    in PyTorch's aten/src/ATen/cuda/CublasHandlePool.cpp, without CUBLAS_WORKSPACE_CONFIG.
+    32 MiB for compute capability 9.0 and, in the releases 2.12 and 2.13 of PyTorch, for 10 and 12;
+    else 8,320 KiB. Source: parseChosenWorkspaceSize in PyTorch's
+    aten/src/ATen/cuda/CublasHandlePool.cpp, without CUBLAS_WORKSPACE_CONFIG; its pull requests
+    91564 (9.0) and 175344 (10 and 12, after the branch of 2.11 was cut).
 
     >>> cublas_workspace((9, 0)), cublas_workspace((8, 6))
     (33554432, 8519680)
+    >>> cublas_workspace((10, 0)), cublas_workspace((10, 0), release=(2, 11))
+    (33554432, 8519680)
     """
-    return 4096 * 8 * 2**10 if capability[0] >= 9 else (4096 * 2 + 16 * 8) * 2**10
+    large = capability[0] in (9, 10, 12) if release >= (2, 12) else capability == (9, 0)
+    return 4096 * 8 * 2**10 if large else (4096 * 2 + 16 * 8) * 2**10
 
 
 SMALL, BUFFER_SMALL, BUFFER_LARGE, LARGE = 2**20, 2**21, 20 * 2**20, 10 * 2**20

@@ -1,8 +1,8 @@
 """What keeps a kernel of scaled_dot_product_attention from being taken: PyTorch's own rules.
 
 Read in transformers/cuda/sdp_utils.cpp, sdp_utils_cpp.h and sdp_utils_cpp.cpp, whose functions are
-named below, and checked in the shipped libraries of PyTorch 2.11, 2.12 and 2.13. Later releases
-have other rules: there the efficient kernel takes grouped heads.
+named below, and checked in the shipped libraries of PyTorch 2.11, 2.12 and 2.13. Later sources
+have other rules: there the efficient kernel takes grouped heads (pull request 191085).
 """
 
 from collections.abc import Callable, Iterable, Iterator

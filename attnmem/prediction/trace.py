@@ -176,7 +176,7 @@ class Trace:
         return self._replayed.peak_reserved if self.device == "cuda" else self.peak_bytes
 
     def workspace_bytes(self, capability: tuple[int, int] = (9, 0)) -> int:
-        """What cuBLAS keeps for itself from this run on, in bytes; in no other number here.
+        """What PyTorch keeps for cuBLAS from this run on, in bytes; in no other number here.
 
         One workspace for the thread that calls the program, and one for autograd's, if they
         multiply matrices with cuBLAS. ``capability`` is the compute capability of the GPU, (9, 0)
