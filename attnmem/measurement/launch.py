@@ -2,11 +2,10 @@
 
 import datetime
 import os
-import queue
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -29,57 +28,76 @@ def on_ranks(
 
     ``work`` can be pickled. ``backend`` is ``"gloo"``, or ``"nccl"``: then rank r has the GPU r.
     Raises :class:`RankError` when a rank raises, with its traceback, when one dies, and when none
-    says anything for ``timeout_s`` seconds. What was yielded before stays with the caller, and no
-    process is left behind, also where the caller stops listening.
+    says anything for ``timeout_s`` seconds, beside :data:`START_S` for a first word. What was
+    handed on before is yielded first, and no process is left behind, also where the caller stops
+    listening.
     """
     if ranks < 1:
         raise ValueError(f"ranks must be at least 1, got {ranks}")
     context = mp.get_context("spawn")
-    heard: Any = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
         meet = Path(folder, "store").as_uri()
-        processes = [
-            context.Process(
-                target=_rank, args=(work, rank, ranks, backend, meet, timeout_s, heard), daemon=True
-            )
-            for rank in range(ranks)
-        ]
-        for process in processes:
-            process.start()
+        processes, pipes = [], []
         try:
-            yield from _listen(processes, heard, timeout_s)
+            for rank in range(ranks):
+                ours, theirs = context.Pipe(duplex=False)
+                place = (rank, ranks, backend, meet, timeout_s)
+                process = context.Process(target=_rank, args=(work, *place, theirs), daemon=True)
+                process.start()
+                theirs.close()  # so that its end is seen
+                processes.append(process)
+                pipes.append(ours)
+            yield from _listen(processes, pipes, timeout_s)
         finally:
             for process in processes:
                 process.kill()
                 process.join()
 
 
-def _listen(processes: list[Any], heard: Any, timeout_s: float) -> Iterator[tuple[int, Any]]:
+#: Seconds that processes may take to start: each imports PyTorch.
+START_S = 120
+
+
+def _listen(processes: list[Any], pipes: list[Any], timeout_s: float) -> Iterator[tuple[int, Any]]:
     """What ranks say, until each has said that it is done."""
-    waiting, quiet_since = set(range(len(processes))), time.monotonic()
-    while waiting:
-        try:
-            kind, rank, found = heard.get(timeout=0.2)
-        except queue.Empty:
-            dead = [rank for rank in waiting if not processes[rank].is_alive()]
-            if dead:
-                code = processes[dead[0]].exitcode
-                raise RankError(f"rank {dead[0]} has died, with exit code {code}") from None
-            if time.monotonic() - quiet_since > timeout_s:
-                late = ", ".join(map(str, sorted(waiting)))
-                raise RankError(f"no rank answered in {timeout_s} s; waiting for {late}") from None
-            continue
-        quiet_since = time.monotonic()
-        if kind == "failed":
-            raise RankError(f"rank {rank} failed:\n{found}")
-        if kind == "done":
-            waiting.remove(rank)
-        else:
-            yield rank, found
+    waiting = dict(zip(pipes, range(len(pipes)), strict=True))
+    patience = START_S + timeout_s
+    ended = ""
+    while waiting and not ended:
+        ready: list[Any] = wait(waiting, patience)
+        if not ready:
+            late = ", ".join(map(str, waiting.values()))
+            raise RankError(f"no rank answered in {patience:g} s; waiting for {late}")
+        patience = timeout_s
+        for pipe in ready:
+            rank = waiting[pipe]
+            try:
+                kind, found = pipe.recv()
+            except EOFError:
+                processes[rank].join()
+                ended = f"rank {rank} has died, with exit code {processes[rank].exitcode}"
+                del waiting[pipe]
+                continue
+            if kind == "found":
+                yield rank, found
+                continue
+            del waiting[pipe]
+            if kind == "failed":
+                ended = f"rank {rank} failed:\n{found}"
+    if ended:
+        for pipe, rank in waiting.items():  # what the others said before
+            while pipe.poll():
+                try:
+                    kind, found = pipe.recv()
+                except EOFError:
+                    break
+                if kind == "found":
+                    yield rank, found
+        raise RankError(ended)
 
 
 def _rank(
-    work: Work, rank: int, ranks: int, backend: str, meet: str, timeout_s: float, heard: Any
+    work: Work, rank: int, ranks: int, backend: str, meet: str, timeout_s: float, tell: Any
 ) -> None:
     """What one process does."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))
@@ -92,11 +110,11 @@ def _rank(
             init_method=meet,
             rank=rank,
             world_size=ranks,
-            timeout=datetime.timedelta(seconds=timeout_s),
+            timeout=datetime.timedelta(seconds=START_S + timeout_s),
             device_id=here,
         )
-        work(lambda found: heard.put(("found", rank, found)))
-        heard.put(("done", rank, None))
+        work(lambda found: tell.send(("found", found)))
+        tell.send(("done", None))
         dist.destroy_process_group()
     except BaseException:
-        heard.put(("failed", rank, traceback.format_exc()))
+        tell.send(("failed", traceback.format_exc()))

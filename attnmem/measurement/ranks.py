@@ -1,6 +1,7 @@
 """A record of attention that is split over the GPUs of one machine: memory, time, what is sent."""
 
 import functools
+import gc
 import gzip
 import json
 import statistics
@@ -56,7 +57,7 @@ class Cell:
     @property
     def program(self) -> Callable[..., torch.Tensor]:
         """The program of a rank."""
-        options = {"flash": self.flash, "causal": self.causal}
+        options: dict[str, Any] = {"flash": self.flash, "causal": self.causal}
         if self.split != "all-to-all":
             options["balanced"] = self.balanced
         return functools.partial(SPLITS[self.split], **options)
@@ -112,7 +113,7 @@ def code_digest() -> str:
 def grid(ranks: int) -> list[Cell]:
     """The cells of a record: N from 4096 tokens to what one card can't hold, on so many ranks."""
     cells = []
-    for total, dtype in ((4096, "float16"), (16384, "float16"), (16384, "bfloat16")):
+    for total, dtype in ((4096, torch.float16), (16384, torch.float16), (16384, torch.bfloat16)):
         w = Workload(batch=1, heads=8, seq_len=total // ranks, head_dim=64, dtype=dtype)
         for split in SPLITS:
             for flash in (False, True):
@@ -121,7 +122,7 @@ def grid(ranks: int) -> list[Cell]:
                     cells.append(Cell(split, flash, w, training, causal=True))
                     if split != "all-to-all":
                         cells.append(Cell(split, flash, w, training, causal=True, balanced=True))
-    long = Workload(batch=1, heads=32, seq_len=131072 // ranks, head_dim=128, dtype="bfloat16")
+    long = Workload(batch=1, heads=32, seq_len=131072 // ranks, head_dim=128, dtype=torch.bfloat16)
     for split in SPLITS:
         for training in (False, True):
             cells.append(Cell(split, True, long, training))
@@ -129,7 +130,7 @@ def grid(ranks: int) -> list[Cell]:
             if split != "all-to-all":
                 cells.append(Cell(split, True, long, training, causal=True, balanced=True))
     # S of all heads has 103 GB here, and standard attention holds two: more than one card.
-    wide = Workload(batch=1, heads=12, seq_len=65536 // ranks, head_dim=64, dtype="float16")
+    wide = Workload(batch=1, heads=12, seq_len=65536 // ranks, head_dim=64, dtype=torch.float16)
     cells += [Cell(split, False, wide) for split in ("ring", "gather")]
     return cells
 
@@ -184,6 +185,7 @@ def _work(cells: Iterable[Cell], device: str, tell: Callable[[Any], None]) -> No
     """What a rank does: the link first, then each cell."""
     where = torch.device(device, torch.cuda.current_device()) if device == "cuda" else device
     where = torch.device(where)
+    gc.freeze()  # each run collects garbage several times: it need not look at all of this
     quiet = dist.new_group(backend="cpu:fake,cuda:fake")
     for power in range(20, 31, 2) if device == "cuda" else (12,):
         block = torch.empty(2**power, dtype=torch.uint8, device=where)
