@@ -15,7 +15,7 @@ from rich.table import Table
 
 from attnmem.comparison.choices import peaks
 from attnmem.measurement.device import provenance, resolve_device
-from attnmem.measurement.kinds import KINDS, kind_of_record
+from attnmem.measurement.kinds import KINDS, kind_of_record, split_over
 from attnmem.messages import explain
 from attnmem.prediction.choice import which_kernel
 from attnmem.prediction.formula import Formula
@@ -208,13 +208,18 @@ def measure_command(
         Path | None,
         typer.Option(help="The file to write; by default one here, named after the device."),
     ] = None,
+    ranks: Annotated[
+        int, typer.Option(min=1, help="Split attention, on so many GPUs of this machine.")
+    ] = 1,
 ) -> None:
     """Measure on a GPU and record it, with its provenance, as JSON.
 
     By default the book's grid; or the corpus of programs after public projects, or training steps.
     """
     found = _checked(resolve_device, device)
-    kind = _checked(kind_of_record, what, found)
+    kind = (
+        _checked(split_over, ranks, found) if ranks > 1 else _checked(kind_of_record, what, found)
+    )
     output = output or Path(kind.file.format(provenance(found).device.lower().replace(" ", "-")))
     failures = kind.make(found, output, partial(track, console=console))
     for failure in failures:

@@ -11,6 +11,8 @@ from attnmem.measurement import decode, passes_grid
 from attnmem.measurement.calls import as_calls, record_calls
 from attnmem.measurement.cures import save_fragmentation, with_times
 from attnmem.measurement.grid import corpus_grid, cures_grid, grid, modules_grid, speed_grid
+from attnmem.measurement.ranks import grid as grid_of_ranks
+from attnmem.measurement.ranks import record as record_ranks
 from attnmem.measurement.records import make_record
 
 # Hands things on one by one, and shows under a name how far it is.
@@ -100,3 +102,20 @@ def kind_of_record(name: str, device: torch.device) -> Kind:
     if KINDS[name].cuda and device.type != "cuda":
         raise ValueError(f"device must be a CUDA device to measure {name}, got {str(device)!r}")
     return KINDS[name]
+
+
+def split_over(ranks: int, device: torch.device) -> Kind:
+    """The kind of attention that is split over so many GPUs, a process each.
+
+    Raises ``ValueError`` where this machine has fewer.
+    """
+    if device.type != "cuda" or torch.cuda.device_count() < ranks:
+        raise ValueError(
+            f"ranks must be at most the GPUs of this machine, {torch.cuda.device_count()}; "
+            f"got {ranks}"
+        )
+
+    def make(device: torch.device, output: Path, show: Show) -> Sequence[str]:
+        return record_ranks(output, list(show(grid_of_ranks(ranks), "Ranks")), ranks)
+
+    return Kind(make, "ranks/{}.json.gz", cuda=True)

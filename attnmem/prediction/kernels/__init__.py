@@ -46,6 +46,15 @@ FACTORIES = {
     getattr(torch.ops.aten, name)
     for name in ("rand", "randn", "randint", "rand_like", "randn_like", "randint_like")
 }
+# They write into what they are given; NCCL's buffers are not PyTorch's. The forms with lists of
+# tensors join these in a buffer, and are not among them. Source: ProcessGroupNCCL.cpp.
+COLLECTIVES = {
+    f"c10d.{name}.default"
+    for name in (
+        *("send", "recv_", "broadcast_", "allreduce_", "_allgather_base_"),
+        *("_reduce_scatter_base_", "alltoall_base_"),
+    )
+}
 OURS = ("aten", "prims", "profiler", "attnmem")  # a CPU's kernels of others' are not known
 LEFT_OUT = "the trace takes its outputs alone"
 
@@ -71,7 +80,7 @@ def unknown(op: Any) -> str:
             return f"allocates up to {most:,} B beside its outputs in small samples" if most else ""
     if name.startswith(("prims.", "profiler.")) or torch.Tag.pointwise in op.tags:
         return ""  # TensorIterator allocates the output alone, the profiler's marks nothing
-    if op.overloadpacket in FACTORIES:
+    if op.overloadpacket in FACTORIES or name in COLLECTIVES:
         return ""
     return "was not looked at"
 
@@ -94,6 +103,8 @@ def kernel_of(
     _rule(op, device)(kernel)
     if kernel.left_out:
         warn(f"{op} allocates {kernel.left_out}; the trace leaves them out")
+    elif device == "cpu" and op.namespace == "c10d":
+        warn(f"{op} is done by gloo on a CPU, whose buffers are not known; {LEFT_OUT}")
     elif (device == "cuda" or op.namespace not in OURS) and (why := unknown(op)):
         warn(f"{op} {why}; {LEFT_OUT}")
     return kernel
