@@ -15,7 +15,8 @@ from attnmem.workload import dtype_name
 KERNELS = ("cudnn", "flash", "efficient", "math")
 FIRST_FLASH = ("flash", "efficient", "math", "cudnn")  # as PyTorch starts: ATen/Context.h
 CUDNN = 91900  # 9.19.0, in the wheels of torch 2.11 for CUDA 13
-NEWEST = (2, 13)  # the newest release that these rules are of
+#: The newest release of PyTorch that these rules are of.
+NEWEST = (2, 13)
 OFF = "it is switched off, by torch.nn.attention.sdpa_kernel or torch.backends.cuda"
 SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 
