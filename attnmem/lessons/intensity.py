@@ -34,18 +34,6 @@ def table_of_intensities(w: Workload, lengths: Sequence[int]) -> Table:
     )
 
 
-def table_of_work(w: Workload) -> Table:
-    """The FLOPs and bytes of each step of standard attention."""
-    return Table(
-        {"step": "", "GFLOPs": ",.3f", "read (MB)": ",.1f", "written (MB)": ",.1f"}
-        | {"FLOP/B": ".2f"},
-        (
-            (s.name, s.flops / 1e9, s.bytes_read / 1e6, s.bytes_written / 1e6, s.intensity)
-            for s in standard_steps(w)
-        ),
-    )
-
-
 def table_of_balance_points(cards: Sequence[Accelerator]) -> Table:
     """Bandwidth, rates and balance points of each card, as its data sheet has them."""
     rows = []
@@ -85,30 +73,6 @@ def table_of_shares(w: Workload, card: Accelerator) -> Table:
             (step.name, bound(step, card), 1e3 * least, least / seconds, step.flops / flops)
             for step, least in steps
         ),
-    )
-
-
-def table_of_verdicts(cases: Mapping[str, Workload], cards: Sequence[Accelerator]) -> Table:
-    """What limits the steps of each layer on each card, and whether S fits into the cache."""
-    rows = []
-    for name, w in cases.items():
-        steps = standard_steps(w)
-        for card in cards:
-            bounds = ", ".join(sorted({bound(step, card) for step in steps}))
-            cache = card.l2_bytes and card.l2_bytes / 1e6
-            against = steps[0].intensity, ridge_point(card, matrix=True)
-            rows.append((name, card.name, *against, bounds, w.score_bytes / 1e6, cache))
-    return Table(
-        {
-            "layer": "",
-            "card": "",
-            "QKᵀ, PV (FLOP/B)": ".0f",
-            "balance (FLOP/B)": ".0f",
-            "all steps": "",
-            "S (MB)": ",.1f",
-            "L2 (MB)": ".1f",
-        },
-        rows,
     )
 
 
@@ -198,7 +162,6 @@ def numbers() -> dict[str, Any]:
     could = ridge_point(H100, matrix=False) * scale.bytes_moved / W.score_elements
     matrix_points, vector_points = _balance_points()
     computing = limited_by_arithmetic(W, ACCELERATORS)
-    layer = LLAMA.workload()
     shared = LLAMA.heads // LLAMA.kv_heads
     return {
         "roof": _roof(),
@@ -228,9 +191,6 @@ def numbers() -> dict[str, Any]:
         "llama_n": LLAMA.context,
         "llama_heads": LLAMA.heads,
         "llama_kv_heads": LLAMA.kv_heads,
-        "llama_layers": LLAMA.layers,
-        "llama_a100_ms": 1e3 * LLAMA.layers * least_seconds(layer, A100),
-        "llama_h100_ms": 1e3 * LLAMA.layers * least_seconds(layer, H100),
         "gpt_d": GPT.head_dim,
         "gpt_n": GPT.context,
         "gpt_batch": BATCH,

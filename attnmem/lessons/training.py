@@ -16,7 +16,7 @@ from attnmem.lessons.shared import SHORT, measured, total
 from attnmem.lessons.table import Table
 from attnmem.measurement import records
 from attnmem.measurement.device import provenance
-from attnmem.measurement.memory import Measurement, measure
+from attnmem.measurement.memory import measure
 from attnmem.prediction.allocator import LARGE
 from attnmem.prediction.trace import Trace, trace
 from attnmem.programs import (
@@ -79,15 +79,6 @@ def table_of_peaks(w: Workload, lengths: Sequence[int]) -> Table:
     )
 
 
-def table_of_differences(runs: Sequence[Measurement], scores: int) -> Table:
-    """Measured peaks of training, and so many S and 6X."""
-    pairs = [(m, total(m.workload, scores, 6)) for m in runs]
-    return Table(
-        {"N": "", "measured (B)": ",", f"{scores}S + 6X (B)": ",", "difference": "{:,} B"},
-        ((m.workload.seq_len, m.peak_bytes, peak, m.peak_bytes - peak) for m, peak in pairs),
-    )
-
-
 def table_of_reserved(w: Workload, lengths: Sequence[int]) -> Table:
     """What is alive and what the allocator reserves at the peak of training, in units of S."""
     rows = []
@@ -126,18 +117,6 @@ def table_of_layers(stack: Stack, w: Workload, layers: Sequence[int]) -> Table:
     )
 
 
-def table_of_recomputation(keep: Stack, again: Stack, w: Workload, layers: Sequence[int]) -> Table:
-    """Peaks of stacks of layers that keep P and that compute it again, in units of S."""
-
-    def peak(stack: Stack, count: int) -> float:
-        return trace(partial(stack, layers=count), w, training=True).peak_bytes / w.score_bytes
-
-    return Table(
-        {"layers L": "", "keep P: peak (S)": ".2f", "recompute P: peak (S)": ".2f"},
-        ((count, peak(keep, count), peak(again, count)) for count in layers),
-    )
-
-
 def table_of_kernels(w: Workload) -> Table:
     """What each of PyTorch's own kernels needs for one layer, beside standard attention, in MB."""
     rows = []
@@ -149,9 +128,9 @@ def table_of_kernels(w: Workload) -> Table:
     return Table({"program": ""} | dict.fromkeys(columns, ",.2f"), rows)
 
 
-def table_of_batches(cards: Sequence[Accelerator]) -> Table:
-    """What all layers of GPT-2 medium keep and need, and the largest batch on each card."""
-    rows = []
+def table_of_batches() -> Table:
+    """What all layers of GPT-2 medium keep and need, and the largest batch on two cards."""
+    cards, rows = (RTX3090, A100), []
     for way in WAYS:
         t = _layers_of_gpt(way, EIGHT)
         batches = [_largest_batch(way, card) for card in cards]
