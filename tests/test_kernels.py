@@ -1,7 +1,5 @@
 """The rules of kernels, against sizes of blocks that were recorded on an H100 with torch 2.11."""
 
-import warnings
-
 import pytest
 import torch
 from hypothesis import given
@@ -189,11 +187,11 @@ def test_an_operation_without_a_rule_warns_by_its_name():
         kernel_of(aten.linalg_ldl_solve.out, (), [], [], "cuda")
     with pytest.warns(UserWarning, match=r"aten.sort.default allocates buffers"):
         kernel(aten.sort.default, empty((5000,)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        kernel_of(aten.linalg_ldl_solve.out, (), [], [], "cpu")
+    with pytest.warns(UserWarning, match=r"aten.sort.default allocates up to [\d,]+ B"):
+        kernel_of(aten.sort.default, (), [], [], "cpu")
 
 
-def test_no_operation_is_both_measured_and_ruled():
-    assert len(measured()) > 500
-    assert not measured().keys() & {str(op) for op in RULES["cuda"]}
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_no_operation_is_both_measured_and_ruled(device):
+    assert len(measured(device)) > 300
+    assert not measured(device).keys() & {str(op) for op in RULES[device]}

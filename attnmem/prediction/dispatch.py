@@ -43,14 +43,21 @@ FOLLOWED = {torch._native_multi_head_attention}
 class Dispatch(TorchFunctionMode):
     """Answers where tensors are, and sends calls the way that they go on ``device``.
 
-    Tensors without data, on ``meta``, stand for those on the device.
+    Tensors without data, on ``meta``, stand for those on the device. With ``valued`` it is a CPU
+    whose tensors have data.
     """
 
     def __init__(
-        self, device: str, capability: tuple[int, int], has_values: Callable[[torch.Tensor], bool]
+        self,
+        device: str,
+        capability: tuple[int, int],
+        has_values: Callable[[torch.Tensor], bool],
+        *,
+        valued: bool = False,
     ) -> None:
         super().__init__()
         self.has_values = has_values
+        self.valued = valued
         self.device = torch.device(device, 0) if device == "cuda" else torch.device(device)
         self.routes = _routes(device, capability)
         self.stand_ins = stand_ins(device, capability)
@@ -160,7 +167,8 @@ class Dispatch(TorchFunctionMode):
             kwargs = kwargs | {"pin_memory": False}
         moves = function in (torch.Tensor.to, torch.Tensor.cpu)
         if self.device.type == "cpu" and not (moves and args[0].is_meta):
-            if kwargs.get("requires_grad") or _is_matrix(function, args, kwargs):
+            written = not self.valued and _is_matrix(function, args, kwargs)
+            if kwargs.get("requires_grad") or written:
                 kwargs = kwargs | {"device": META}  # autograd wants it where its gradient will be
             return args, kwargs  # what else is made on the CPU has values, and may be asked
         if any(isinstance(x, torch.device) or (moves and isinstance(x, str)) for x in args):

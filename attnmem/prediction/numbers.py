@@ -9,32 +9,42 @@ from attnmem.timeline import in_backward
 
 aten = torch.ops.aten
 KEEP = {aten.mul.Tensor, aten.div.Tensor, aten.mul_.Tensor, aten.div_.Tensor}
+NODES = ("MulBackward0", "DivBackward0")
 
 
 class Numbers:
-    """Which of them are alive: the graph of autograd keeps them, and its node uses them again.
+    """Which of them are alive: a node of autograd keeps each, and uses it again in backward.
 
     A checkpoint without reentry that is computed again drops its graph when it has what it needs.
     """
 
     def __init__(self) -> None:
-        self.waiting: list[Any] = []  # for backward
+        self.waiting: dict[int, Any] = {}  # for backward, by the number of the node
         self.recomputed: list[Any] = []  # inside a checkpoint that is computed again
         self.spent: list[Any] = []  # backward has used them
 
     def kept(self, op: Any, inputs: Sequence[torch.Tensor], block: Any) -> bool:
-        """Whether autograd keeps the number of ``op``."""
+        """Whether autograd keeps the number of ``op``. Hooks of saved tensors do not see it."""
         if not (op in KEEP and torch.is_grad_enabled() and inputs[0].requires_grad):
             return False
-        again = in_backward() and torch._C._autograd._top_saved_tensors_default_hooks(True)
-        (self.recomputed if again else self.waiting).append(block)
+        if in_backward() and torch._C._autograd._top_saved_tensors_default_hooks(True):
+            self.recomputed.append(block)
+        else:
+            self.waiting[torch._C._autograd._get_sequence_nr() - 1] = block
         return True
 
-    def used(self, op: Any) -> bool:
-        """Whether ``op`` is a node of autograd's, which uses one that was kept."""
-        if not (self.waiting and op in KEEP and in_backward() and not torch.is_grad_enabled()):
+    def used(self) -> bool:
+        """Whether it is a node that runs now, and it uses the number that it has kept."""
+        if not in_backward() or torch.is_grad_enabled():  # else it is computed again
             return False
-        self.spent.append(self.waiting.pop())
+        node = torch._C._current_autograd_node()
+        name, number = (node.name(), node._sequence_nr()) if node else ("", 0)
+        if name.endswith("CopySlices"):  # it was in place in a view, and its node is the one before
+            number = max((x for x in self.waiting if x < number), default=number)
+        elif name not in NODES:
+            return False
+        if number in self.waiting:
+            self.spent.append(self.waiting.pop(number))
         return True
 
     def over(self) -> Iterator[Any]:

@@ -133,7 +133,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 fresh |= self._watch(outputs[item], name)
             elif isinstance(item, str):
                 self._end(own.pop(item))
-            elif item[0] == NUMBER and self.numbers.used(op):
+            elif item[0] == NUMBER and self.numbers.used():
                 pass  # the one that was kept
             else:
                 label = item[0] if item[0] not in own else f"{item[0]} {len(own)}"

@@ -3,7 +3,7 @@
 A rule for each operation, with the place in PyTorch's source that it comes from. Checked on torch
 2.11 with an H100 and an H200, whose generation sizes that depend on the GPU are of, and for the
 CPU on torch 2.13. Operations without a rule that were seen to allocate their outputs alone stand in
-``measured.txt``.
+``measured.txt`` and ``measured_on_cpu.txt``.
 """
 
 from collections.abc import Sequence
@@ -46,28 +46,28 @@ FACTORIES = {
     getattr(torch.ops.aten, name)
     for name in ("rand", "randn", "randint", "rand_like", "randn_like", "randint_like")
 }
-OURS = ("aten", "prims", "profiler", "attnmem")  # a CPU's kernels of others' are not known
+MEASURED = {"cuda": "measured.txt", "cpu": "measured_on_cpu.txt"}
 LEFT_OUT = "the trace takes its outputs alone"
 
 
 @cache
-def measured() -> dict[str, int]:
-    """Operation -> the most bytes beside its outputs that were recorded on a GPU."""
-    text = Path(__file__).with_name("measured.txt").read_text(encoding="utf-8")
+def measured(device: str = "cuda") -> dict[str, int]:
+    """Operation -> the most bytes beside its outputs that were recorded on a device."""
+    text = Path(__file__).with_name(MEASURED[device]).read_text(encoding="utf-8")
     lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
     return {name: int(more[0]) if more else 0 for name, *more in lines}
 
 
 @cache
-def unknown(op: Any) -> str:
-    """What ``op`` allocates on CUDA that no rule here tells, in words; "" for nothing."""
+def unknown(op: Any, device: str = "cuda") -> str:
+    """What ``op`` allocates on a device that no rule here tells, in words; "" for nothing."""
     name = str(op)
-    if op.is_view or op in RULES["cuda"] or name in RULES["cuda"]:
+    if op.is_view or op in RULES[device] or name in RULES[device]:
         return ""
     packet, _, overload = name.rpartition(".")
     for found in (name, f"{packet.removesuffix('_')}.{overload}"):
-        if found in measured():
-            most = measured()[found]
+        if found in measured(device):
+            most = measured(device)[found]
             return f"allocates up to {most:,} B beside its outputs in small samples" if most else ""
     if name.startswith(("prims.", "profiler.")) or torch.Tag.pointwise in op.tags:
         return ""  # TensorIterator allocates the output alone, the profiler's marks nothing
@@ -79,7 +79,10 @@ def unknown(op: Any) -> str:
 @cache
 def _rule(op: Any, device: str) -> Rule:
     rules = RULES[device]
-    return rules.get(op) or rules.get(str(op)) or Kernel.allocate_outputs
+    if found := rules.get(op) or rules.get(str(op)):
+        return found
+    elementwise = device == "cpu" and torch.Tag.pointwise in op.tags
+    return arithmetic.elementwise_on_cpu if elementwise else Kernel.allocate_outputs
 
 
 def kernel_of(
@@ -94,6 +97,6 @@ def kernel_of(
     _rule(op, device)(kernel)
     if kernel.left_out:
         warn(f"{op} allocates {kernel.left_out}; the trace leaves them out")
-    elif (device == "cuda" or op.namespace not in OURS) and (why := unknown(op)):
+    elif why := unknown(op, device):
         warn(f"{op} {why}; {LEFT_OUT}")
     return kernel

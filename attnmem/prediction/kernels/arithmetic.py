@@ -1,31 +1,17 @@
-"""What products, sums on a CPU and other arithmetic allocate beside their outputs.
+"""What products, powers and other arithmetic allocate beside their outputs.
 
 Places in PyTorch are below aten/src/ATen/native.
 """
 
 import functools
+from typing import Any
 
 import torch
 
-from attnmem.prediction.kernels.reductions import LOW, dims_of, loops
-from attnmem.prediction.kernels.rules import Kernel, rule, size_of
+from attnmem.prediction.kernels.reductions import LOW
+from attnmem.prediction.kernels.rules import Kernel, Tensors, rule, size_of
 
 aten = torch.ops.aten
-
-
-@rule("cpu", aten.sum.default, aten.sum.dim_IntList)
-def sums(kernel: Kernel) -> None:
-    """What is not summed in its own dtype is cast first: make_reduction, ReduceOpsUtils.h.
-
-    16-bit numbers are summed in 32 bit along two loops: should_use_acc_buffer, ReduceOps.cpp.
-    """
-    x, total = kernel.inputs[0], kernel.outputs[0]
-    kernel.allocate(0)
-    if x.dtype != total.dtype:
-        kernel.buffer("cast operand", x.numel() * total.itemsize)
-    elif x.dtype in LOW and x.numel() and loops(x, total, dims_of(kernel, 1)).output[:2] == (0, 0):
-        kernel.buffer("sum in 32 bit", 4 * total.numel())
-        kernel.buffer("cast operand", 4 * x.numel())
 
 
 @rule("cuda", aten.bmm.default)
@@ -50,108 +36,74 @@ def power_by_number(kernel: Kernel) -> None:
 
 
 NUMBER = "number"
-ARITHMETIC = [
-    getattr(getattr(aten, name + suffix), overload)
-    for name in ("add", "sub", "mul", "div", "rsub", "fmod", "remainder", "floor_divide")
-    for suffix in ("", "_")
-    if hasattr(aten, name + suffix)
-    for overload in getattr(aten, name + suffix).overloads()
-]
-COMPARISONS = [
-    getattr(getattr(aten, name), overload)
-    for name in ("eq", "ne", "lt", "le", "gt", "ge")
-    for overload in ("Scalar", "Tensor")
-]
-BINARY = [
-    getattr(getattr(aten, name), overload)
-    for name in ("maximum", "minimum", "pow", "clamp", "clamp_min", "clamp_max", "atan2", "where")
-    for overload in getattr(aten, name).overloads()
-    if overload in ("default", "self", "Tensor", "Tensor_Tensor")
-]
+NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64, complex: torch.complex128}
 
 
-@rule("cpu", *ARITHMETIC)
+def _overloads(names: str) -> list[Any]:
+    packets = [getattr(aten, name + end, None) for name in names.split() for end in ("", "_")]
+    return [getattr(packet, x) for packet in packets if packet for x in packet.overloads()]
+
+
+# A number beside a tensor becomes a tensor of its own: wrapped_scalar_tensor.
+ARITHMETIC = _overloads("add sub rsub mul div remainder fmod copysign floor_divide")
+COMPARISONS = _overloads("eq ne lt le gt ge")
+BITWISE = _overloads("bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift")
+SHIFTS = _overloads("__lshift__ __rshift__ __ilshift__ __irshift__")
+
+
+@rule("cpu", *ARITHMETIC, *COMPARISONS, *BITWISE, *SHIFTS)
 def arithmetic_on_cpu(kernel: Kernel) -> None:
-    """Operands are cast to one dtype first: compute_types, TensorIterator.cpp.
+    """As :func:`elementwise_on_cpu`. A number becomes a tensor of one f64 or i64.
 
-    A number becomes a tensor of one f64 or i64. A GPU casts in registers, and keeps numbers on
-    the CPU.
+    A GPU casts in registers, and keeps numbers on the CPU.
     """
-    args, inputs, outputs = kernel.args, kernel.inputs, kernel.outputs
-    in_place = outputs[0] is inputs[0]
-    common = torch.result_type(*args[:2]) if in_place else outputs[0].dtype
-    if len(args) > 1 and isinstance(args[1], int | float) and not isinstance(args[1], bool):
-        number = torch.float64 if isinstance(args[1], float) else torch.int64
+    args, common = kernel.args, _common(kernel)
+    number = NUMBERS.get(type(args[1])) if len(args) > 1 else None
+    if number:
         kernel.buffer(NUMBER, number.itemsize)
-        if common != number:
-            kernel.buffer("cast number", common.itemsize)
-    for operand in inputs:
-        if operand.dtype != common:
-            kernel.buffer("cast operand", operand.numel() * common.itemsize)
+    _cast(kernel, kernel.inputs, common)
+    if number not in (None, common):
+        kernel.buffer("cast number", common.itemsize)
     kernel.allocate_outputs()
 
 
-@rule("cpu", *COMPARISONS)
-def comparisons_on_cpu(kernel: Kernel) -> None:
-    """Likewise, but that the number goes before what it was cast to: comparison_op, BinaryOps.cpp.
+def elementwise_on_cpu(kernel: Kernel) -> None:
+    """Operands are cast to one dtype first: compute_types, TensorIterator.cpp."""
+    _cast(kernel, kernel.inputs, _common(kernel))
+    kernel.allocate_outputs()
 
-    ``wrapped_scalar_tensor_and_check_convert`` there makes the number a tensor.
-    """
-    x, other = kernel.args[:2]
-    common = torch.result_type(x, other)
-    for operand in kernel.inputs:
+
+@rule("cpu", aten.where.self)
+def choice_on_cpu(kernel: Kernel) -> None:
+    """Likewise, but for the condition."""
+    _cast(kernel, kernel.inputs[1:], kernel.outputs[0].dtype)
+    kernel.allocate_outputs()
+
+
+@rule("cpu", *_overloads("masked_fill"))
+def masked_fill_on_cpu(kernel: Kernel) -> None:
+    """What is filled in is read as a number: ``masked_fill__cpu``, TensorAdvancedIndexing.cpp."""
+    kernel.allocate_outputs()
+
+
+def _cast(kernel: Kernel, operands: Tensors, common: torch.dtype) -> None:
+    out = kernel.outputs[0] if kernel.outputs else None
+    for operand in operands:
         if operand.dtype != common:
-            kernel.buffer("cast operand", operand.numel() * common.itemsize)
-    if isinstance(other, torch.Tensor):
-        kernel.allocate(0)
-        return
-    number = torch.float64 if isinstance(other, float) else torch.int64
-    kernel.buffer("compared number", number.itemsize)
-    if common != number:
-        kernel.buffer("cast number", common.itemsize)
-    kernel.allocate(0)
-    kernel.free("compared number")
+            if operand is not out or operand is kernel.args[0]:
+                kernel.buffer("cast operand", operand.numel() * common.itemsize)
+            if operand is out:  # given
+                kernel.buffer("result before its cast", operand.numel() * common.itemsize)
 
 
-@rule("cpu", *BINARY)
-def of_one_dtype(kernel: Kernel) -> None:
-    """What has not the result's dtype is cast first: compute_types, TensorIterator.cpp."""
-    out = kernel.outputs[0]
-    for operand in kernel.inputs:
-        if operand.dtype not in (out.dtype, torch.bool):
-            kernel.buffer("cast operand", operand.numel() * out.itemsize)
-    kernel.allocate(0)
-
-
-@rule("cpu", aten.pow.Scalar)
-def power_of_number_on_cpu(kernel: Kernel) -> None:
-    """pow_Scalar_out, Pow.cpp: the base becomes a tensor of one f64 or i64."""
-    base, exponent, out = kernel.args[0], kernel.inputs[0], kernel.outputs[0]
-    kernel.allocate(0)
-    if base == 1:
-        return
-    number = torch.float64 if isinstance(base, float) else torch.int64
-    kernel.buffer("base", number.itemsize)
-    if number != out.dtype:
-        kernel.buffer("cast base", out.itemsize)
-    if exponent.dtype != out.dtype:
-        kernel.buffer("cast operand", exponent.numel() * out.itemsize)
-
-
-@rule("cpu", aten.mean.default, aten.mean.dim)
-def means_on_cpu(kernel: Kernel) -> None:
-    """mean_out, ReduceOps.cpp: a sum, of 16-bit numbers in 32 bit, divided by their number."""
-    x, out = kernel.inputs[0], kernel.outputs[0]
-    low = out.dtype in LOW
-    wide = 4 if low else out.itemsize
-    kernel.allocate(0)
-    if low:
-        kernel.buffer("sum in 32 bit", wide * out.numel())
-    if low or x.dtype != out.dtype:
-        kernel.buffer("cast operand", wide * x.numel())
-        kernel.free("cast operand")
-    kernel.buffer("how many", torch.int64.itemsize)
-    kernel.buffer("cast number", wide)
+def _common(kernel: Kernel) -> torch.dtype:
+    args, inputs, outputs = kernel.args, kernel.inputs, kernel.outputs
+    if not outputs:
+        return inputs[0].dtype
+    given = any(x is outputs[0] for x in inputs)
+    if given or outputs[0].dtype == torch.bool:
+        return torch.result_type(*args[:2]) if len(args) > 1 else inputs[0].dtype
+    return outputs[0].dtype
 
 
 @rule("cpu", aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)

@@ -227,8 +227,8 @@ def flash_on_cpu_backward(kernel: Kernel) -> None:
     query, key = kernel.args[1:3]
     queries = _cpu_queries(query.shape[2])
     tiles = 2 * queries * min(512, key.shape[2])
-    kernel.contiguous(kernel.inputs[0].transpose(1, 2))
     kernel.allocate_outputs()
+    kernel.contiguous(kernel.inputs[0].transpose(1, 2))
     _copied_on_cpu(kernel, kernel.inputs[6:])
     kernel.buffer("buffers of the threads", 4 * torch.get_num_threads() * tiles)
     kernel.buffer("row sums of dO∘O", 4 * queries)

@@ -83,6 +83,7 @@ def group_norm_backward(kernel: Kernel) -> None:
             kernel.buffer("first factors", batch * channels * wide)
 
 
+@rule("cpu", aten._euclidean_dist.default)
 @rule("cuda", aten._euclidean_dist.default)
 def euclidean_distance(kernel: Kernel) -> None:
     """_euclidean_dist, ../Distance.cpp: ∥x∥² + ∥y∥² − 2xy, as one product of matrices."""

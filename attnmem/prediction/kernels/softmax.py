@@ -59,5 +59,6 @@ def safe_softmax(kernel: Kernel) -> None:
     scores, weights = kernel.inputs[0], kernel.outputs[0]
     kernel.allocate(0)
     kernel.buffer("mask inside safe softmax", scores.numel())
-    kernel.buffer("masked rows inside safe softmax", scores[..., :1].numel())
+    rows = scores.numel() // scores.shape[kernel.args[1]] if scores.numel() and scores.ndim else 1
+    kernel.buffer("masked rows inside safe softmax", rows)
     kernel.buffer("zero inside safe softmax", weights.element_size())

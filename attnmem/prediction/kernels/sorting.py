@@ -206,6 +206,7 @@ def _slice(x: torch.Tensor, indices: Sequence[torch.Tensor | None]) -> int:
     return math.prod(x.shape[last + 1 :])
 
 
+@rule("cpu", aten.embedding.default)
 @rule("cuda", aten.embedding.default)
 def embedding(kernel: Kernel) -> None:
     """embedding_symint, ../Embedding.cpp: indices in one row, copied where that takes a copy."""
