@@ -219,6 +219,9 @@ def flash_on_cpu(kernel: Kernel) -> None:
     kernel.allocate(0, 1)
     _copied_on_cpu(kernel, kernel.inputs[3:])
     kernel.buffer("buffers of the threads", 4 * torch.get_num_threads() * of_a_thread)
+    if query.itemsize == 2:
+        tile = 2 * queries * min(512, key.shape[2])
+        kernel.buffer("weights in 16 bit", torch.get_num_threads() * tile)
 
 
 @rule("cpu", aten._scaled_dot_product_flash_attention_for_cpu_backward.default)
@@ -231,4 +234,6 @@ def flash_on_cpu_backward(kernel: Kernel) -> None:
     kernel.contiguous(kernel.inputs[0].transpose(1, 2))
     _copied_on_cpu(kernel, kernel.inputs[6:])
     kernel.buffer("buffers of the threads", 4 * torch.get_num_threads() * tiles)
+    if query.itemsize == 2:
+        kernel.buffer("tiles in 16 bit", 2 * torch.get_num_threads() * tiles)
     kernel.buffer("row sums of dO∘O", 4 * queries)

@@ -3,6 +3,8 @@
 Seen beside the allocator's own events on torch 2.13. Places are below aten/src/ATen/native.
 """
 
+import math
+
 import torch
 
 from attnmem.prediction.kernels.reductions import ANY_AND_ALL, LOW, dims_of, loops
@@ -169,9 +171,10 @@ def layer_norm_backward(kernel: Kernel) -> None:
     kernel.contiguous(x)
     kernel.allocate_outputs()
     kernel.contiguous(grad)
-    weights = [out for out in kernel.outputs if out.ndim < x.ndim]
-    if weights:
-        kernel.buffer("sums of threads", 2 * torch.get_num_threads() * size_of(weights[0]))
+    rows, mask = kernel.args[2], kernel.args[7]
+    if x.numel() and any(mask[1:]):
+        numbers = 2 * torch.get_num_threads() * math.prod(rows)
+        kernel.buffer("sums of threads", numbers * kernel.outputs[-1].itemsize)
 
 
 @rule("cpu", aten.native_group_norm.default)
@@ -191,59 +194,11 @@ def group_norm_backward(kernel: Kernel) -> None:
     kernel.buffer("sums of dY", batch * channels * wide)
 
 
-SCATTERS = [
-    getattr(getattr(aten, name + suffix), overload)
-    for name, overloads in (
-        ("scatter", ("src", "value")),
-        ("scatter_add", ("default",)),
-    )
-    for suffix in ("", "_")
-    for overload in overloads
-]
-ROWS = 16  # threshold in can_use_expanded_index_path, TensorAdvancedIndexing.cpp
-
-
-@rule("cpu", aten.gather.default, *SCATTERS)
-def scattered(kernel: Kernel) -> None:
-    """create_acc_buffer, cpu/ScatterGatherKernel.cpp: results in 16 bit are made in 32.
-
-    Of whole rows, each thread makes one at a time; rows that are gathered are copied.
-    """
-    dim, index = kernel.args[1:3]
-    of_rows = dim == 0 and index.stride()[:1] == (1,) and not any(index.stride()[1:])
-    gathers = len(kernel.args) < 4 or isinstance(kernel.args[3], bool)
-    _in_32_bit(kernel, of_rows, index, gathers)
-
-
-@rule("cpu", aten.index_add.default, aten.index_add_.default)
-def index_add(kernel: Kernel) -> None:
-    """``index_add_cpu_``, TensorAdvancedIndexing.cpp: scatters along the first or last."""
-    x, dim, _, source = kernel.args[:4]
-    if x.ndim > 1 and dim % x.ndim in (0, x.ndim - 1):
-        _in_32_bit(kernel, dim % x.ndim == 0, source)
-    else:
-        kernel.allocate(0)
-
-
-def _in_32_bit(kernel: Kernel, of_rows: bool, index: torch.Tensor, gathers: bool = False) -> None:
-    out = kernel.outputs[0]
-    kernel.allocate(0)
-    if out.dtype not in LOW or not index.numel():
-        return
-    row = index.numel() // index.shape[0] if index.ndim else 1
-    if not (of_rows and out.is_contiguous()):
-        kernel.buffer("results in 32 bit", 4 * out.numel())
-    elif not gathers:
-        threads = torch.get_num_threads()
-        kernel.buffer("rows in 32 bit", 4 * (threads * row if row >= ROWS else out.numel()))
-
-
-@rule("cpu", aten.scatter_reduce.two, aten.scatter_reduce_.two)
-def scatter_reduce(kernel: Kernel) -> None:
-    """As :func:`scattered`; a mean counts what it adds."""
-    kernel.allocate(0)
-    if kernel.outputs[0].dtype in LOW or kernel.args[4] == "mean":
-        kernel.unknown("counts, or results in 32 bit")
+@rule("cpu", aten.log_sigmoid_forward.default)
+def log_sigmoid(kernel: Kernel) -> None:
+    """log_sigmoid_forward_cpu, Activation.cpp."""
+    kernel.allocate_outputs()
+    kernel.contiguous(kernel.inputs[0])
 
 
 @rule("cpu", aten.unfold_backward.default)
@@ -258,28 +213,6 @@ def unfold_backward(kernel: Kernel) -> None:
 @rule("cpu", aten.fill_.Tensor, aten.fill_.Scalar)
 def fill(kernel: Kernel) -> None:
     """fill_out, Fill.cpp: nothing."""
-
-
-@rule("cpu", aten.index.Tensor, aten._unsafe_index.Tensor)
-@rule("cpu", aten.index_put.default, aten.index_put_.default)
-@rule("cpu", aten._unsafe_index_put.default, aten._index_put_impl_.default)
-def index(kernel: Kernel) -> None:
-    """make_info, TensorAdvancedIndexing.cpp."""
-    given = [x for x in kernel.args[1] if x is not None]
-    for x in given:
-        if x.dtype == torch.int32:
-            kernel.buffer("index in 64 bit", 8 * x.numel())
-    kernel.allocate_outputs()
-    if any(x.dtype in (torch.bool, torch.uint8) for x in given):
-        kernel.unknown("indices of a mask")
-
-
-@rule("cpu", aten.embedding_dense_backward.default)
-def embedding_backward(kernel: Kernel) -> None:
-    """embedding_dense_backward_cpu, Embedding.cpp."""
-    grad, indices = kernel.inputs[:2]
-    kernel.contiguous(indices, grad)
-    kernel.allocate(0)
 
 
 @rule("cpu", aten.repeat.default)

@@ -123,11 +123,29 @@ def _shared_topk(kernel: Kernel, slices: int, size: int, itemsize: int) -> None:
         kernel.free("states of the scan")
 
 
+def masks(kernel: Kernel) -> bool:
+    """Whether some indices are masks: expandTensors, ../IndexingUtils.h, finds what is true."""
+    found = [x for x in kernel.args[1] if x is not None and x.dtype in (torch.bool, torch.uint8)]
+    if found:
+        most = sum(8 * x.ndim * x.numel() for x in found)
+        kernel.unknown(
+            f"the indices of a mask's true values, up to {most:,} B, and what finds them"
+        )
+    return bool(found)
+
+
+def becomes_masked_fill(kernel: Kernel) -> bool:
+    """canDispatchToMaskedFill, ../TensorAdvancedIndexing.h: one number of the CPU, by one mask."""
+    given = [x for x in kernel.args[1] if x is not None]
+    value = kernel.args[2] if len(kernel.args) > 2 else None
+    added = len(kernel.args) > 3 and kernel.args[3]
+    one = value is not None and value.numel() == 1 and not added and len(given) == 1
+    return one and given[0].dtype in (torch.bool, torch.uint8)
+
+
 def _indices(kernel: Kernel) -> list[torch.Tensor]:
-    given = [index for index in kernel.args[1] if index is not None]
-    if any(index.dtype in (torch.bool, torch.uint8) for index in given):
-        return []  # masks: how many indices they give is not known
-    return given
+    """None where there are masks: how many they give is not known."""
+    return [] if masks(kernel) else [index for index in kernel.args[1] if index is not None]
 
 
 def _same_strides(kernel: Kernel, given: Sequence[torch.Tensor]) -> None:
@@ -159,6 +177,8 @@ def index_put(kernel: Kernel) -> None:
     """_index_put_impl_, ../TensorAdvancedIndexing.cpp; index_put_with_sort_kernel, Indexing.cu."""
     kernel.allocate_outputs()
     x, values = kernel.args[0], kernel.args[2]
+    if not values.is_meta and becomes_masked_fill(kernel):
+        return
     added = len(kernel.args) > 3 and kernel.args[3]
     given = _indices(kernel)
     if not given or not x.numel() or not all(index.numel() for index in given):
@@ -206,7 +226,6 @@ def _slice(x: torch.Tensor, indices: Sequence[torch.Tensor | None]) -> int:
     return math.prod(x.shape[last + 1 :])
 
 
-@rule("cpu", aten.embedding.default)
 @rule("cuda", aten.embedding.default)
 def embedding(kernel: Kernel) -> None:
     """embedding_symint, ../Embedding.cpp: indices in one row, copied where that takes a copy."""
