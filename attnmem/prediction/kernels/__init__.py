@@ -53,23 +53,29 @@ LEFT_OUT = "the trace takes its outputs alone"
 
 
 @cache
-def measured(device: str = "cuda") -> dict[str, int]:
-    """Operation -> the most bytes beside its outputs that were recorded on a device."""
+def measured(device: str = "cuda") -> dict[str, tuple[int, int]]:
+    """Operation -> the most bytes beside its outputs that were recorded on a device.
+
+    First where all that it is given is contiguous, then where not.
+    """
     text = Path(__file__).with_name(MEASURED[device]).read_text(encoding="utf-8")
     lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
-    return {name: int(more[0]) if more else 0 for name, *more in lines}
+    return {name: (int(more[0]), int(more[-1])) if more else (0, 0) for name, *more in lines}
 
 
 @cache
-def unknown(op: Any, device: str = "cuda") -> str:
-    """What ``op`` allocates on a device that no rule here tells, in words; "" for nothing."""
+def unknown(op: Any, device: str = "cuda", contiguous: bool = False) -> str:
+    """What ``op`` allocates on a device that no rule here tells, in words; "" for nothing.
+
+    ``contiguous``: all that it is given is.
+    """
     name = str(op)
     if op.is_view or op in RULES[device] or name in RULES[device]:
         return ""
     packet, _, overload = name.rpartition(".")
     for found in (name, f"{packet.removesuffix('_')}.{overload}"):
         if found in measured(device):
-            most = measured(device)[found]
+            most = measured(device)[found][not contiguous]
             return f"allocates up to {most:,} B beside its outputs in small samples" if most else ""
     if name.startswith(("prims.", "profiler.")) or torch.Tag.pointwise in op.tags:
         return ""  # TensorIterator allocates the output alone, the profiler's marks nothing
@@ -99,6 +105,8 @@ def kernel_of(
     _rule(op, device)(kernel)
     if kernel.left_out:
         warn(f"{op} allocates {kernel.left_out}; the trace leaves them out")
-    elif why := unknown(op, device):
+    elif unknown(op, device) and (
+        why := unknown(op, device, all(x.is_contiguous() for x in inputs))
+    ):
         warn(f"{op} {why}; {LEFT_OUT}")
     return kernel
