@@ -140,7 +140,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 own[label] = Block(*item, self.modules.here())
                 self._add(own[label], own[label].bytes)
         for block in reversed(own.values()):  # as C++ ends its local variables
-            if block.label != NUMBER or not self.numbers.kept(op, inputs, block):
+            if block.label != NUMBER or not self.numbers.kept(op, inputs, outputs[0], block):
                 self._end(block)
         return fresh
 

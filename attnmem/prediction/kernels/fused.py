@@ -212,7 +212,7 @@ def _copied_on_cpu(kernel: Kernel, masks: Sequence[torch.Tensor]) -> None:
 
 @rule("cpu", aten._scaled_dot_product_flash_attention_for_cpu.default)
 def flash_on_cpu(kernel: Kernel) -> None:
-    """cpu_flash_attention, native/cpu/FlashAttentionKernel.cpp: threads have buffers of their own."""
+    """cpu_flash_attention, native/cpu/FlashAttentionKernel.cpp: buffers of the threads."""
     query, key = kernel.args[:2]
     queries = _cpu_queries(query.shape[2])
     of_a_thread = queries * (min(512, key.shape[2]) + 2 + query.shape[3])
