@@ -59,6 +59,8 @@ OPERATIONS = {
     "averages rows": lambda q: q.scatter_reduce(0, torch.zeros(q.shape).long(), q, "mean"),
     "selects columns": lambda q: q[0, 0].mT.index_select(1, torch.arange(5)),
     "fused attention": lambda q: F.scaled_dot_product_attention(q, q, q),
+    "sorts along the first": lambda q: q[0, 0].sort(stable=True, dim=0, descending=True)[0],
+    "adds twice by an index": lambda q: zeros(q).index_add(0, torch.arange(40), q[0, 0], alpha=2),
     "adds by an index": lambda q: zeros(q).index_add(0, torch.arange(40), q[0, 0]),
     "norms of a layer": lambda q: F.layer_norm(q.mT, (40,), q[0, 0, :, 0].contiguous()),
     "norms of groups": lambda q: F.group_norm(q, 3),

@@ -108,7 +108,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if outputs and not outputs[0].is_meta and self.device == "cuda":
             return result  # made on the CPU: not the GPU's memory
         self.zeros = id(outputs[0].untyped_storage()) if op in ZEROS else None
-        fresh = self._allocate(op, args, inputs, outputs)
+        fresh = self._allocate(op, args, kwargs, inputs, outputs)
         for x in outputs:
             self._is_other(x)  # such as a seed, which a kernel keeps on the CPU
         if outputs and (fresh or op._schema.is_mutable or kept is not None) and touches_data(op):
@@ -120,6 +120,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self,
         op: Any,
         args: Sequence[Any],
+        kwargs: dict[str, Any],
         inputs: list[torch.Tensor],
         outputs: list[torch.Tensor],
     ) -> bool:
@@ -127,7 +128,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = step_name(op)
         own: dict[str, Block] = {}
         fresh = False
-        kernel = None if op.is_view else kernel_of(op, args, inputs, outputs, self.device)
+        kernel = None
+        if not op.is_view:
+            kernel = kernel_of(op, args, inputs, outputs, self.device, kwargs)
         for item in kernel.actions if kernel else range(len(outputs)):
             if isinstance(item, int):
                 fresh |= self._watch(outputs[item], name)

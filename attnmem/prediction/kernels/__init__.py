@@ -6,7 +6,7 @@ CPU on torch 2.13. Operations without a rule that were seen to allocate their ou
 ``measured.txt`` and ``measured_on_cpu.txt``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -94,14 +94,19 @@ def _rule(op: Any, device: str) -> Rule:
 
 
 def kernel_of(
-    op: Any, args: Sequence[Any], inputs: Tensors, outputs: Tensors, device: str
+    op: Any,
+    args: Sequence[Any],
+    inputs: Tensors,
+    outputs: Tensors,
+    device: str,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> Kernel:
     """The kernel that ``op`` is on ``device``, with what it allocates: see :class:`Kernel`.
 
     Without a rule it allocates its outputs, in order. Warns, with the name of ``op``, where it
     allocates what is not known here, and where that was not looked at.
     """
-    kernel = Kernel(args, inputs, outputs)
+    kernel = Kernel(args, inputs, outputs, kwargs)
     _rule(op, device)(kernel)
     if kernel.left_out:
         warn(f"{op} allocates {kernel.left_out}; the trace leaves them out")

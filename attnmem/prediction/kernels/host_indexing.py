@@ -1,4 +1,4 @@
-"""What gathering, scattering and indexing allocate on a CPU beside their outputs.
+"""What sorting, gathering, scattering and indexing allocate on a CPU beside their outputs.
 
 Seen beside the allocator's own events on torch 2.13. Places are below aten/src/ATen/native;
 where nothing is said, TensorAdvancedIndexing.cpp.
@@ -8,7 +8,7 @@ import torch
 
 from attnmem.prediction.kernels.reductions import LOW
 from attnmem.prediction.kernels.rules import Kernel, rule
-from attnmem.prediction.kernels.sorting import becomes_masked_fill, masks
+from attnmem.prediction.kernels.sorting import becomes_masked_fill, masks, sorted_size
 
 aten = torch.ops.aten
 
@@ -61,7 +61,8 @@ def index_add(kernel: Kernel) -> None:
     x, dim, index, source = kernel.args[:4]
     kernel.allocate(0)
     kernel.contiguous(index)
-    if x.ndim < 2 or dim % x.ndim not in (0, x.ndim - 1) or index.dtype != torch.int64:
+    scatters = x.ndim > 1 and dim % x.ndim in (0, x.ndim - 1) and index.dtype == torch.int64
+    if not scatters or kernel.kwargs.get("alpha", 1) != 1:
         return
     strides = [int(at == dim % x.ndim) for at in range(x.ndim)]
     sizes = source.shape  # apart from this dimension they are those of the result
@@ -147,3 +148,21 @@ def embedding_backward(kernel: Kernel) -> None:
     grad, indices = kernel.inputs[:2]
     kernel.contiguous(indices, grad)
     kernel.allocate(0)
+
+
+@rule("cpu", aten.sort.default, aten.sort.stable)
+def sort(kernel: Kernel) -> None:
+    """_fill_indices, cpu/SortingKernel.cpp. What it sorts in is not the allocator's."""
+    kernel.allocate_outputs()
+    if kernel.inputs[0].ndim:
+        kernel.buffer("indices", 8 * sorted_size(kernel))
+
+
+@rule("cpu", aten.kthvalue.default)
+def kthvalue(kernel: Kernel) -> None:
+    """kthvalue_out_impl_cpu, Sorting.cpp: a copy of all numbers is sorted in part."""
+    x = kernel.inputs[0]
+    kernel.allocate_outputs()
+    if x.ndim:
+        kernel.buffer("values", x.numel() * x.itemsize)
+        kernel.buffer("indices", 8 * x.numel())

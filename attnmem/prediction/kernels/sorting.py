@@ -71,12 +71,18 @@ def scans(kernel: Kernel) -> None:
         kernel.buffer("states of the scan", _scan_of(x.numel(), out.dtype))
 
 
+def sorted_size(kernel: Kernel) -> int:
+    """How many numbers a call of sort sorts at a time."""
+    named = [x for x in kernel.args[1:] if x is not None and not isinstance(x, bool)]
+    dim = named[0] if named else kernel.kwargs.get("dim", -1)
+    return kernel.inputs[0].shape[dim] if kernel.inputs[0].ndim else 1
+
+
 @rule("cuda", aten.sort.default, aten.sort.stable)
 def sort(kernel: Kernel) -> None:
     """sort_cuda_kernel, Sort.cpp: fillSliceWithIndex. Above 4,096 CUB sorts segments: no rule."""
     x = kernel.inputs[0]
-    args = [x for x in kernel.args[1:] if not isinstance(x, bool)]
-    size = x.shape[args[0] if args and args[0] is not None else -1] if x.ndim else 1
+    size = sorted_size(kernel)
     kernel.allocate_outputs()
     if size > SMALL_SORT:
         kernel.unknown("buffers for sorting more than 4,096 numbers")
