@@ -359,8 +359,9 @@ def test_a_mask_that_is_padded_does_not_stay():
     assert trace(program, w, training=True).peak_bytes == 7906008
 
 
-def test_packed_matrices_on_a_cpu_warn():
-    with pytest.warns(UserWarning, match="packs 16-bit matrices on some CPUs"):
+def test_packed_matrices_on_a_cpu_warn(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    with pytest.warns(UserWarning, match="packs 16-bit matrices on a CPU with AMX"):
         trace(plain_sdpa, replace(W, dtype=torch.bfloat16), device="cpu")
 
 
