@@ -72,6 +72,8 @@ def unknown(op: Any, device: str = "cuda", contiguous: bool = False) -> str:
     name = str(op)
     if op.is_view or op in RULES[device] or name in RULES[device]:
         return ""
+    if device == "cpu" and torch.Tag.pointwise in op.tags:
+        return ""  # a rule of its own: see _rule
     packet, _, overload = name.rpartition(".")
     for found in (name, f"{packet.removesuffix('_')}.{overload}"):
         if found in measured(device):
