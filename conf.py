@@ -49,6 +49,7 @@ extensions = [
     "sphinxcontrib.bibtex",
     "captions",
     "folds",
+    "kernels",
     "listings",
     "margins",
     "notebooks",

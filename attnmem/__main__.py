@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,10 @@ from rich.table import Table
 
 from attnmem.comparison.choices import peaks
 from attnmem.measurement.device import provenance, resolve_device
-from attnmem.measurement.kinds import KINDS, kind_of_record
+from attnmem.measurement.kinds import KINDS, kind_of_record, split_over
+from attnmem.messages import explain
 from attnmem.prediction.choice import which_kernel
+from attnmem.prediction.formula import Formula
 from attnmem.prediction.trace import max_seq_len, trace
 from attnmem.programs import Program, standard_attention
 from attnmem.workload import Workload
@@ -51,6 +54,7 @@ def peak(
     training: Training = False,
     device: Device = "cuda",
     program: ProgramName = standard_attention.__name__,
+    formula: Annotated[bool, typer.Option("--formula", help="The peak in closed form.")] = False,
     as_json: Json = False,
 ) -> None:
     """Predict the peak of memory, and show what is alive then. Needs no GPU."""
@@ -66,7 +70,8 @@ def peak(
         "workspace_bytes": t.workspace_bytes(),
     }
     if as_json:
-        print(json.dumps(totals | {"at_peak": t.at_peak}, ensure_ascii=False))
+        closed = {"formula": str(t.formula)} if formula else {}
+        print(json.dumps(totals | {"at_peak": t.at_peak} | closed, ensure_ascii=False))
         return
     table = Table("alive at the peak", show_footer=True)
     table.columns[0].footer = "peak"
@@ -76,6 +81,23 @@ def peak(
     Console().print(table)
     for name, size in totals.items():
         print(f"{name:20} {size:>20,}")
+    if formula:
+        _print_formula(t.formula)
+
+
+def _print_formula(formula: Formula) -> None:
+    """The sum, the tensors in each of its terms, and where it ends along N."""
+    table = Table("peak", str(formula))
+    for term, labels in formula.terms.items():
+        table.add_row(term, ", ".join(labels))
+    Console().print(table)
+    if formula.where:
+        print(f"where {formula.where}")
+    if formula:
+        print(f"traced at {formula.proven} other sizes, and the same")
+    for first, last, piece in formula.along_n:
+        where = f", where {piece.where}" if piece.where else ""
+        print(f"N from {first:,} to {last:,}: {piece}{where}")
 
 
 @app.command("max-seq-len")
@@ -141,6 +163,43 @@ def kernels(
         print(f"{name:20} {size:>20,}")
 
 
+@app.command("explain")
+def explain_command(
+    message: Annotated[str, typer.Argument(help="What was printed; - reads standard input.")],
+    heads: Annotated[int | None, typer.Option(min=1, help="Heads.")] = None,
+    seq_len: Annotated[int | None, typer.Option(min=1, help="Sequence length N.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Sequences.")] = None,
+    vocabulary: Annotated[int | None, typer.Option(min=1, help="Words of the vocabulary.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float16, bfloat16, float32, …")] = None,
+    as_json: Json = False,
+) -> None:
+    """Which tensors have the size that an out-of-memory message names, and what helps.
+
+    Say what you know of your program: each size narrows the answer.
+    """
+    text = sys.stdin.read() if message == "-" else message
+    answer = _checked(
+        explain,
+        text,
+        heads=heads,
+        seq_len=seq_len,
+        batch=batch,
+        vocabulary=vocabulary,
+        dtype=dtype,
+    )
+    if as_json:
+        found = {
+            "sure": answer.sure,
+            "attention": answer.attention,
+            "ways": [list(map(str, shapes)) for shapes in answer.ways.values()],
+            "cures": answer.cures,
+            "notes": answer.notes,
+        }
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    print(answer)
+
+
 @app.command("measure")
 def measure_command(
     what: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to record.")] = "book",
@@ -149,13 +208,18 @@ def measure_command(
         Path | None,
         typer.Option(help="The file to write; by default one here, named after the device."),
     ] = None,
+    ranks: Annotated[
+        int, typer.Option(min=1, help="Split attention, on so many GPUs of this machine.")
+    ] = 1,
 ) -> None:
     """Measure on a GPU and record it, with its provenance, as JSON.
 
     By default the book's grid; or the corpus of programs after public projects, or training steps.
     """
     found = _checked(resolve_device, device)
-    kind = _checked(kind_of_record, what, found)
+    kind = (
+        _checked(split_over, ranks, found) if ranks > 1 else _checked(kind_of_record, what, found)
+    )
     output = output or Path(kind.file.format(provenance(found).device.lower().replace(" ", "-")))
     failures = kind.make(found, output, partial(track, console=console))
     for failure in failures:

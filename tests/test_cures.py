@@ -1,5 +1,6 @@
 """Every cure saves what it says: by hand, predicted and measured; and it changes no answer."""
 
+import math
 import warnings
 from collections import Counter
 from dataclasses import replace
@@ -7,9 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import ROOT
+from torch._inductor import config as inductor
 
 from attnmem import Workload, measure, trace
 from attnmem.cures import CURES, cells, made
+from attnmem.cures.kernels import unfused
 from attnmem.cures.peaks import PEAKS, bytes_of
 from attnmem.cures.training import LAYERS
 from attnmem.lessons.what_to_do.cures import RECORDED_WITH, SECTIONS, record
@@ -111,6 +114,44 @@ def test_what_is_compiled_is_refused():
     (cure,) = (cure for cure in CURES.values() if cure.compiled)
     with pytest.raises(CannotFollow, match="compil"):
         predicted(cure.after[0], SMALL, False)
+
+
+def in_32_bit(q, k, v):
+    return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1, dtype=torch.float32).to(v.dtype) @ v
+
+
+def scaled_before(q, k, v):
+    return ((q * q.shape[-1] ** -0.5) @ k.mT).softmax(-1) @ v
+
+
+def filled(q, k, v):
+    future = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).triu(1)
+    s = (q @ k.mT * q.shape[-1] ** -0.5).masked_fill(future, -math.inf)
+    return s.softmax(-1) @ v
+
+
+def capped(q, k, v):
+    s = q @ k.mT * q.shape[-1] ** -0.5
+    return (30 * torch.tanh(s / 30)).softmax(-1) @ v
+
+
+@pytest.mark.skipif(torch.__version__[:5] != "2.13.", reason="the page says it of torch 2.13")
+@pytest.mark.parametrize(
+    ("program", "known"),
+    [(unfused, True), (in_32_bit, True), (scaled_before, False), (filled, False), (capped, False)],
+)
+def test_the_compiler_knows_the_forms_that_the_page_names(program, known):
+    seen: list[bool] = []
+
+    def look(graph):  # which the compiler calls when it has looked for attention
+        seen.append(any("scaled_dot_product" in str(node.target) for node in graph.nodes))
+        raise RuntimeError("seen")
+
+    torch.compiler.reset()
+    inputs = torch.randn(3, 2, 4, 64, 16, dtype=torch.float16)
+    with inductor.patch(joint_custom_post_pass=look), pytest.raises(Exception, match="seen"):
+        torch.compile(program)(*inputs)
+    assert seen == [known]
 
 
 # What a GPU reserved otherwise, and what explains it.

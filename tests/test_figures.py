@@ -515,10 +515,10 @@ def test_tiles_shows_one_tile_at_work_and_what_is_merged():
 
 def test_block_traffic_shows_the_formula_and_what_was_counted():
     (axes,) = DRAW["block_traffic"]().axes
-    line, counted, spilled, memory = lines(axes)
+    line, counted, more, memory = lines(axes)
     assert line == ([16, 32], [costs.received(W, 16), costs.received(W, 32)])
     assert counted == ([16, 32], [*KEPT.values()])
-    assert spilled == ([32], [2e8])
+    assert more == ([32], [2e8])
     assert memory[1] == [3 * W.head_bytes] * 2
     assert labels(axes) == ("queries b of a block", "received")
 

@@ -14,7 +14,7 @@ from attnmem.lessons import attention
 LESSON = re.compile(r"\A(.*?)(?=^## Exercises\n|\Z)", re.M | re.S)
 
 
-@pytest.mark.parametrize("chapter", [*CHAPTERS, "index", "status"])
+@pytest.mark.parametrize("chapter", [*CHAPTERS, "index", "messages", "status"])
 def test_what_the_text_claims_of_its_numbers_holds(chapter):
     claims = importlib.import_module(f"attnmem.lessons.{chapter.replace('-', '_')}").claims()
     assert claims

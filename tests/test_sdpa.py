@@ -21,7 +21,7 @@ from attnmem.__main__ import app
 from attnmem.comparison.choices import CHOICES, load_choices, peaks
 from attnmem.comparison.configurations import Configuration, configurations
 from attnmem.prediction.choice import Choice, assuming, choose, kernel_for
-from attnmem.prediction.obstacles import KERNELS, Call, Operand
+from attnmem.prediction.obstacles import KERNELS, NEWEST, Call, Operand
 from attnmem.prediction.sdpa import attention
 from attnmem.prediction.work import step
 
@@ -439,6 +439,18 @@ def test_no_warning_where_the_version_of_cudnn_is_known_or_has_no_say():
             attention("cuda", *inputs)
         with sdpa_kernel(order, set_priority=True):
             attention("cuda", *inputs)
+
+
+def test_a_newer_pytorch_than_the_rules_know_is_warned_of(monkeypatch):
+    newer = NEWEST[0], NEWEST[1] + 1
+    monkeypatch.setattr(torch, "__version__", "{}.{}.0+cpu".format(*newer))
+    with pytest.warns(UserWarning, match=r"2\.14 may .* knows .* up to PyTorch 2\.13"):
+        assert which_kernel(W).kernel == "cudnn"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        choose(call(release=NEWEST))
+        with assuming(release=NEWEST):
+            which_kernel(W)
 
 
 def test_one_query_over_many_keys_is_warned_of():

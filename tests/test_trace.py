@@ -408,7 +408,8 @@ def test_shortcuts_give_the_shapes_that_pytorch_gives(call, layout):
 
 
 @pytest.mark.parametrize(
-    ("capability", "expected"), [((8, 0), 8519680), ((9, 0), 2**25), ((10, 0), 2**25)]
+    ("capability", "expected"),
+    [((8, 9), 8519680), ((9, 0), 2**25), ((10, 0), 2**25), ((11, 0), 8519680)],
 )
 def test_workspaces_are_reported_beside_the_peak(capability, expected):
     t = trace(standard_attention, W, training=True)

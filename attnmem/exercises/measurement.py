@@ -183,7 +183,7 @@ EXERCISES: tuple[Exercise, ...] = (
             "that is what the peak should be; by how much is the number too large?": (
                 peak_bytes(REPAIRED)
             ),
-            "that is the workspace from Hopper on; the table says how large this one is": (
+            "that is the workspace of an H100; the table says how large this one is": (
                 cublas_workspace((9, 0))
             ),
             "Q, K and V are alive at the peak too: 2S + 4X": cublas_workspace(OLDER)

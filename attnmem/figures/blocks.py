@@ -63,23 +63,23 @@ def tiles(blocks: int = 5, row: int = 2, column: int = 3) -> Picture:
 
 @rc_context(STYLE)
 def block_traffic(
-    w: Workload, kept: Mapping[int, float], spilled: Mapping[int, float], memory: float
+    w: Workload, as_asked: Mapping[int, float], more: Mapping[int, float], memory: float
 ) -> Picture:
     """What multiprocessors receive over the queries of a block: the formula, and counted.
 
-    ``kept`` and ``spilled``: queries -> bytes, where the rows stay in registers and where not.
+    ``as_asked`` and ``more``: queries -> bytes, where it is what the loop asks for and where not.
     ``memory``: the bytes that the GPU's memory was read for, whatever the block.
     """
     figure = Picture()
     axes = figure.subplots()
-    queries = sorted(kept)
+    queries = sorted(as_asked)
     line = [costs.received(w, b) for b in queries]
     axes.plot(queries, line, color=BLUE)
     name_line(axes, queries[-1], line[-1], "X + 2X·N/b", BLUE)
-    axes.plot(queries, [kept[b] for b in queries], "o", color=ORANGE)
-    for b, size in spilled.items():
+    axes.plot(queries, [as_asked[b] for b in queries], "o", color=ORANGE)
+    for b, size in more.items():
         axes.plot(b, size, "x", color=ORANGE, markersize=9, markeredgewidth=2)
-        name_line(axes, b, size, "spilled", ORANGE)
+        name_line(axes, b, size, "more than asked", ORANGE)
     axes.plot(queries, [memory] * len(queries), "--", color=GREY)
     name_line(axes, queries[-1], memory, "from memory: 3X", GREY)
     axes.set_xscale("log", base=2)

@@ -56,6 +56,17 @@ def _share_of_three() -> float:
     return float(_random_scores(64).softmax(-1).topk(3).values.sum(-1).mean())
 
 
+def _without_pairs() -> bool:
+    """Whether weights of 1 + (q·k)² give their output without a number for any pair."""
+    q, k, v = torch.randn(3, 100, 4, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    weights = 1 + (q @ k.mT) ** 2
+    # (q·k)² is the sum of (q_i q_j)(k_i k_j) over all i and j
+    squares = (torch.einsum("ni,nj->nij", x, x).flatten(1) for x in (q, k))
+    q, k = (torch.nn.functional.pad(x, (1, 0), value=1.0) for x in squares)
+    output = q @ (k.mT @ v) / (q @ k.sum(0))[:, None]
+    return torch.allclose(output, weights @ v / weights.sum(-1, keepdim=True))
+
+
 def numbers() -> dict[str, Any]:
     """What the text looks up."""
     o, s, p = standard_attention(*sentence())
@@ -111,5 +122,6 @@ def claims() -> dict[str, bool]:
             longer % 1 == more_heads % 1 == w.score_elements - longer**2 * more_heads * scores == 0
         ),
         "that factor is N/d": w.score_elements * w.head_dim == w.head_elements * w.seq_len,
+        "with weights of 1 + (q·k)², sums over keys serve every query": _without_pairs(),
         "Llama shares heads of keys and values": LLAMA.kv_heads < LLAMA.heads,
     }

@@ -1,5 +1,6 @@
 """What several lessons use: the layer that is the book's example, its runs, sums of S and X."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
@@ -33,6 +34,15 @@ def known(value: T | None) -> T:
     if value is None:
         raise ValueError("a value must be in the record or the data sheet, and is not")
     return value
+
+
+def at_most(value: float, step: float = 0.01) -> float:
+    """A multiple of ``step`` that is not below ``value``: for what the text says is a bound.
+
+    >>> at_most(0.131), at_most(0.0155, 0.001), at_most(0.14)
+    (0.14, 0.016, 0.14)
+    """
+    return round(math.ceil(round(value / step, 9)) * step, 9)
 
 
 def made(*recorded: records.Record) -> str:

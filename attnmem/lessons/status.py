@@ -1,6 +1,7 @@
 """Status: the devices and versions behind a copy of the book, and the package's records."""
 
 import importlib.metadata
+import json
 import platform
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +9,8 @@ from typing import Any
 from attnmem.catalog import recognise
 from attnmem.lessons.shared import known
 from attnmem.lessons.table import Table
-from attnmem.measurement import passes_record, records
-from attnmem.measurement.calls import STEPS_RECORD, load_calls
+from attnmem.measurement import decode_record, passes_record, records
+from attnmem.measurement.calls import MODULES_RECORD, STEPS_RECORD, load_calls
 from attnmem.measurement.device import Provenance, provenance
 
 DISTRIBUTIONS = ("attnmem", "torch", "matplotlib", "Sphinx", "myst-nb", "furo")
@@ -53,11 +54,19 @@ def table_of_records() -> Table:
         record = records.load(path)
         runs = len(record.measurements), len(record.runs) or None
         rows.append(_row(what, record.provenance, *runs, stale=record.stale))
-    tiles = passes_record.load()
+    # Fragmentation is written in the run that makes the record of the cures.
+    orders = json.loads(records.FRAGMENTATION.read_text())
+    made_on = records.JSON.structure(orders.pop("provenance"), Provenance)
+    runs_of_it = sum(map(len, orders.values()))
+    stale = records.load(records.CURES_RECORD).stale
+    rows.append(_row("fragmentation", made_on, runs_of_it, None, stale=stale))
+    tiles, decode = passes_record.load(), decode_record.load()
     rows.append(_row("tiles", tiles.provenance, len(tiles.passes), None, stale=tiles.stale))
-    steps = load_calls(STEPS_RECORD)
-    old = steps.digest != records.code_digest()
-    rows.append(_row("steps", steps.provenance, len(steps.calls), None, stale=old))
+    rows.append(_row("decode", decode.provenance, len(decode.cells), None, stale=decode.stale))
+    for path, what in ((MODULES_RECORD, "modules"), (STEPS_RECORD, "steps")):
+        calls = load_calls(path)
+        old = calls.digest != records.code_digest()
+        rows.append(_row(what, calls.provenance, len(calls.calls), None, stale=old))
     names = ("record", "device", "date", "driver", "torch", "runs", "timed runs", "made by")
     return Table(dict.fromkeys(names, ""), rows)
 

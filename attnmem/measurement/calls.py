@@ -4,7 +4,7 @@ import gc
 import gzip
 import json
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,14 @@ from typing import Any
 import torch
 
 from attnmem.measurement.device import Provenance, provenance, resolve_device
+from attnmem.measurement.grid import Case
 from attnmem.measurement.memory import MeasuredCall, measure_call
 from attnmem.measurement.records import DATA, JSON, code_digest
+from attnmem.programs import Program, run
+from attnmem.workload import Workload
 
 STEPS_RECORD = DATA / "steps" / "nvidia-h200.json.gz"
+MODULES_RECORD = DATA / "corpus" / "modules-nvidia-h200.json.gz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +82,21 @@ def record_calls(
         failures=tuple(failures),
         layouts=layouts if device.type == "cuda" else {},
     )
+
+
+def as_calls(
+    cases: Iterable[tuple[str, Case]], device: str | torch.device
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Runs of programs as calls, each after a first that warms up."""
+    for name, (program, w, training, _) in cases:
+
+        def call(
+            program: Program = program, w: Workload = w, training: bool = training
+        ) -> list[tuple[str, int]]:
+            return list(run(program, w, training=training, device=torch.device(device)))
+
+        call()
+        yield name, call
 
 
 def measure_with_layout(

@@ -90,6 +90,15 @@ def corpus_grid(device: str | torch.device) -> Iterator[Case]:
             yield Case(program, w, training=True)
 
 
+def modules_grid(device: str | torch.device) -> Iterator[tuple[str, Case]]:
+    """Of the corpus, the modules, each with a name for its cell."""
+    for case in corpus_grid(device):
+        if isinstance(case.program, torch.nn.Module):
+            w = case.workload
+            mode = "training" if case.training else "inference"
+            yield f"{case.program.__name__} {list(w.shape)} {str(w.dtype)[6:]} {mode}", case
+
+
 def cures_grid(device: str | torch.device) -> Iterator[Case]:
     """Every cure before and after its change, made on ``device``."""
     for _, program, w, training in cells(device):

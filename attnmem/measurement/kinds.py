@@ -8,9 +8,11 @@ import torch
 
 from attnmem.corpus.steps import calls, recipes
 from attnmem.measurement import decode, operations, passes_grid
-from attnmem.measurement.calls import record_calls
+from attnmem.measurement.calls import as_calls, record_calls
 from attnmem.measurement.cures import save_fragmentation, with_times
-from attnmem.measurement.grid import corpus_grid, cures_grid, grid, speed_grid
+from attnmem.measurement.grid import corpus_grid, cures_grid, grid, modules_grid, speed_grid
+from attnmem.measurement.ranks import grid as grid_of_ranks
+from attnmem.measurement.ranks import record as record_ranks
 from attnmem.measurement.records import make_record
 
 # Hands things on one by one, and shows under a name how far it is.
@@ -38,6 +40,12 @@ def _book(device: torch.device, output: Path, show: Show) -> Sequence[str]:
 
 def _corpus(device: torch.device, output: Path, show: Show) -> Sequence[str]:
     record = make_record(show(corpus_grid(device), "Memory"), device)
+    record.save(output)
+    return record.failures
+
+
+def _modules(device: torch.device, output: Path, show: Show) -> Sequence[str]:
+    record = record_calls(as_calls(show(modules_grid(device), "Modules"), device), device)
     record.save(output)
     return record.failures
 
@@ -76,12 +84,13 @@ def _operations(device: torch.device, output: Path, show: Show) -> Sequence[str]
     return []
 
 
-#: Each kind, by its name: the book's grid, programs after public projects, training steps of
-#: models, the cures of What to do, attention in tiles beside its like, and one token at a time;
-#: and PyTorch's own samples of each operation.
+#: Each kind, by its name: the book's grid, programs after public projects, of these the modules
+#: with what the allocator held before, training steps of models, the cures of What to do, attention
+#: in tiles beside its like, one token at a time; and PyTorch's own samples of each operation.
 KINDS = {
     "book": Kind(_book, "{}.json"),
     "corpus": Kind(_corpus, "corpus/{}.json.gz"),
+    "modules": Kind(_modules, "corpus/modules-{}.json.gz", cuda=True),
     "steps": Kind(_steps, "steps/{}.json.gz", cuda=True),
     "cures": Kind(_cures, "cures/{}.json", cuda=True),
     "tiles": Kind(_tiles, "tiles/{}.json", cuda=True),
@@ -101,3 +110,20 @@ def kind_of_record(name: str, device: torch.device) -> Kind:
     if KINDS[name].cuda and device.type != "cuda":
         raise ValueError(f"device must be a CUDA device to measure {name}, got {str(device)!r}")
     return KINDS[name]
+
+
+def split_over(ranks: int, device: torch.device) -> Kind:
+    """The kind of attention that is split over so many GPUs, a process each.
+
+    Raises ``ValueError`` where this machine has fewer.
+    """
+    if device.type != "cuda" or torch.cuda.device_count() < ranks:
+        raise ValueError(
+            f"ranks must be at most the GPUs of this machine, {torch.cuda.device_count()}; "
+            f"got {ranks}"
+        )
+
+    def make(device: torch.device, output: Path, show: Show) -> Sequence[str]:
+        return record_ranks(output, list(show(grid_of_ranks(ranks), "Ranks")), ranks)
+
+    return Kind(make, "ranks/{}.json.gz", cuda=True)

@@ -33,7 +33,7 @@ class MeasuredCall:
     was there before. ``peak_allocated_bytes``: the same in the allocator's blocks, which may be
     larger. ``peak_reserved_bytes``: what the allocator took from the driver to make them. Both
     start from an empty cache. ``saved_bytes``: alive where the last backward pass begins.
-    ``workspace_bytes``: what libraries keep for themselves, in no other number here.
+    ``workspace_bytes``: what is kept for libraries, in no other number here.
     ``parameter_bytes``: the tensors on the device before, in no other number either; ``None`` on a
     CPU, whose memory is not asked, and in older records. ``timeline``: the allocator's own list
     of allocations and releases, in order; it knows no labels. ``segments``: the rank of the

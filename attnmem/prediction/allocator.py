@@ -8,20 +8,51 @@ from dataclasses import dataclass
 from attnmem.workload import round_up
 
 
-def cublas_workspace(capability: tuple[int, int]) -> int:
-    """The workspace in bytes that PyTorch gives each of its cuBLAS handles, and keeps for ever.
+def cublas_workspace(capability: tuple[int, int], release: tuple[int, int] = (2, 13)) -> int:
+    """The workspace in bytes that PyTorch keeps for each cuBLAS handle on each stream.
 
-    32 MiB from Hopper on (compute capability 9), else 8,320 KiB. Source: parseChosenWorkspaceSize
-    in PyTorch's aten/src/ATen/cuda/CublasHandlePool.cpp, without CUBLAS_WORKSPACE_CONFIG.
+    32 MiB for compute capability 9.0 and, in the releases 2.12 and 2.13 of PyTorch, for 10 and 12;
+    else 8,320 KiB. Source: parseChosenWorkspaceSize in PyTorch's
+    aten/src/ATen/cuda/CublasHandlePool.cpp, without CUBLAS_WORKSPACE_CONFIG; its pull requests
+    91564 (9.0) and 175344 (10 and 12, after the branch of 2.11 was cut).
 
     >>> cublas_workspace((9, 0)), cublas_workspace((8, 6))
     (33554432, 8519680)
+    >>> cublas_workspace((10, 0)), cublas_workspace((10, 0), release=(2, 11))
+    (33554432, 8519680)
     """
-    return 4096 * 8 * 2**10 if capability[0] >= 9 else (4096 * 2 + 16 * 8) * 2**10
+    large = capability[0] in (9, 10, 12) if release >= (2, 12) else capability == (9, 0)
+    return 4096 * 8 * 2**10 if large else (4096 * 2 + 16 * 8) * 2**10
 
 
 SMALL, BUFFER_SMALL, BUFFER_LARGE, LARGE = 2**20, 2**21, 20 * 2**20, 10 * 2**20
 FAR = 2**50  # from a segment to the next: farther than any is long
+
+
+def segment_size(size: int) -> int:
+    """What is asked of the driver for a tensor of ``size`` bytes that no free block holds; bytes.
+
+    This is what an error message says PyTorch "tried to allocate". Source: get_allocation_size in
+    PyTorch's c10/cuda/CUDACachingAllocator.cpp.
+
+    >>> segment_size(2**20), segment_size(2**20 + 1), segment_size(823_410_688) / 2**20
+    (2097152, 20971520, 786.0)
+    """
+    if size <= SMALL:
+        return BUFFER_SMALL
+    return BUFFER_LARGE if round_up(size, 512) < LARGE else round_up(size, BUFFER_SMALL)
+
+
+def printed_size(size: int) -> str:
+    """A number of bytes as PyTorch prints it (format_size in the same file).
+
+    >>> printed_size(512), printed_size(2**30), printed_size(2**30 + 1)
+    ('512 bytes', '1024.00 MiB', '1.00 GiB')
+    """
+    if size <= 2**10:
+        return f"{size} bytes"
+    power = 1 if size <= 2**20 else 2 if size <= 2**30 else 3
+    return f"{size / 2 ** (10 * power):.2f} {' KMG'[power]}iB"
 
 
 @dataclass(eq=False)
@@ -121,10 +152,7 @@ class CachingAllocator:
         self._keep(block)
 
     def _segment(self, size: int, small: bool) -> _Block:
-        if small:
-            segment = BUFFER_SMALL
-        else:
-            segment = BUFFER_LARGE if size < LARGE else round_up(size, BUFFER_SMALL)
+        segment = segment_size(size)
         block = _Block(next(self._ranks) * FAR, segment, small)
         self._firsts[block.address // FAR] = block
         self.reserved += segment

@@ -18,6 +18,7 @@ from attnmem.prediction.obstacles import (
     Call,
     Operand,
 )
+from attnmem.prediction.refusal import warn
 from attnmem.workload import Workload
 
 BACKENDS = {0: "math", 1: "flash", 2: "efficient", 3: "cudnn"}  # SDPBackend
@@ -74,7 +75,7 @@ def which_kernel(
 
     ``kv_heads``, ``kv_len`` and ``value_dim``: heads and length of K and V, and the head dimension
     of V, where they are not those of ``w``. A mask is ``[N, M]``. Around it ``sdpa_kernel`` has its
-    say. :func:`kernel_for` answers for tensors.
+    say. Of a PyTorch newer than the rules it warns. :func:`kernel_for` answers for tensors.
 
     >>> w = Workload(batch=2, heads=8, seq_len=512, head_dim=64, dtype="float32")
     >>> print(which_kernel(w, kv_heads=2))
@@ -137,7 +138,17 @@ def kernel_for(
 
 
 def choose(call: Call) -> Choice:
-    """select_sdp_backend, cuda/sdp_utils.cpp, and select_sdp_backend_cpp, sdp_utils_cpp.cpp."""
+    """select_sdp_backend, cuda/sdp_utils.cpp, and select_sdp_backend_cpp, sdp_utils_cpp.cpp.
+
+    Warns of a release newer than :data:`attnmem.prediction.obstacles.NEWEST`.
+    """
+    if call.release > NEWEST:
+        newest, release = (".".join(map(str, version)) for version in (NEWEST, call.release))
+        warn(
+            f"PyTorch {release} may choose otherwise: attnmem knows the rules of "
+            f"scaled_dot_product_attention up to PyTorch {newest}. To choose the kernel yourself, "
+            "use torch.nn.attention.sdpa_kernel"
+        )
     obstacles = {name: tuple(RULES[call.device][name](call)) for name in KERNELS}
     order = priority(call)
     possible = tuple(name for name in order if not obstacles[name])
@@ -182,7 +193,7 @@ def _settings() -> dict[str, Any]:
         # One of the two orders that PyTorch itself sets does not tell who has set it.
         "priority": None if order in (KERNELS, FIRST_FLASH) else order,
         "deterministic": torch.are_deterministic_algorithms_enabled() and not warn_only,
-        "release": min((int(major), int(minor)), NEWEST),
+        "release": (int(major), int(minor)),
         "cudnn": known_cudnn() or CUDNN,
     } | ASSUMED.get()
 

@@ -1,8 +1,8 @@
 """What keeps a kernel of scaled_dot_product_attention from being taken: PyTorch's own rules.
 
 Read in transformers/cuda/sdp_utils.cpp, sdp_utils_cpp.h and sdp_utils_cpp.cpp, whose functions are
-named below, and checked in the shipped libraries of PyTorch 2.11, 2.12 and 2.13. Later releases
-have other rules: there the efficient kernel takes grouped heads.
+named below, and checked in the shipped libraries of PyTorch 2.11, 2.12 and 2.13. Later sources
+have other rules: there the efficient kernel takes grouped heads (pull request 191085).
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +15,8 @@ from attnmem.workload import dtype_name
 KERNELS = ("cudnn", "flash", "efficient", "math")
 FIRST_FLASH = ("flash", "efficient", "math", "cudnn")  # as PyTorch starts: ATen/Context.h
 CUDNN = 91900  # 9.19.0, in the wheels of torch 2.11 for CUDA 13
-NEWEST = (2, 13)  # the newest release that these rules are of
+#: The newest release of PyTorch that these rules are of.
+NEWEST = (2, 13)
 OFF = "it is switched off, by torch.nn.attention.sdpa_kernel or torch.backends.cuda"
 SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 

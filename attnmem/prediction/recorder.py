@@ -76,6 +76,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         stage = stage_after(self.ended)
         return "update" if self.modules.updating and stage == "forward" else stage
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and keeping the compiler out costs each operation
+
     def __torch_dispatch__(
         self, op: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -101,6 +105,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             valued = beside or not (inputs or kwargs.get("device") == META)  # may be read
             result = self._run(op if valued else SHAPES.get(op, op), args, kwargs, inputs)
         outputs = _tensors([result])
+        if op.is_view:  # most operations are, and do nothing to memory
+            self.zeros = None
+            return result
         if op._schema.is_mutable:
             self._check_sizes(inputs)
             if beside and self.device == "cpu" and not inputs[0].is_meta:

@@ -1,15 +1,18 @@
 """Running a program on shapes alone, and what is written down."""
 
 import bisect
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from attnmem.prediction.allocator import CachingAllocator, cublas_workspace
 from attnmem.prediction.dispatch import Dispatch
+from attnmem.prediction.formula import Formula, Peak, of_peak
 from attnmem.prediction.modules import as_moved
 from attnmem.prediction.recorder import Recorder, without_data
 from attnmem.prediction.refusal import CannotFollow
@@ -38,12 +41,18 @@ class Trace:
     _existing: dict[int, int]  # what was there before and that the run used: block -> bytes
     _blocks: tuple[int, ...]  # for each event, which block it allocates or frees
     _modules: tuple[str, ...]  # for each event, which module made its block
+    _again: "Callable[[Workload], Trace] | None" = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(
-        cls, recorder: Recorder, workload: Workload | None, training: bool, saved: int
+        cls,
+        recorder: Recorder,
+        workload: Workload | None,
+        training: bool,
+        saved: int,
+        again: "Callable[[Workload], Trace] | None" = None,
     ) -> "Trace":
-        """What a recorder has written down."""
+        """What a recorder has written down. ``again`` traces the program at other sizes."""
         live = 0
         timeline = []
         numbers: dict[int, int] = {}
@@ -64,6 +73,7 @@ class Trace:
             },
             _blocks=tuple(numbers[id(block)] for block, _ in recorder.events),
             _modules=tuple(block.module for block, _ in recorder.events),
+            _again=again,
         )
 
     @property
@@ -100,6 +110,32 @@ class Trace:
                 label, count = f"{event.label} {count}", count + 1
             named[label] = event.bytes
         return named
+
+    @cached_property
+    def formula(self) -> Formula:
+        """The peak in closed form, such as 2S + 4X; it is found by tracing at other sizes.
+
+        A few dozen traces. Without one it is false, and says why: ``formula.reason``. A call has
+        none, since it has no sizes that could be others.
+
+        >>> from attnmem import Workload, standard_attention, trace
+        >>> w = Workload(batch=1, heads=12, seq_len=512, head_dim=64, dtype="float16")
+        >>> t = trace(standard_attention, w, training=True)
+        >>> t.formula, t.formula.at(w) == t.peak_bytes
+        (4S + 6X, True)
+        >>> t.formula.terms["4S"]
+        ('P', 'dP', 'dS', 'temporary inside softmax backward')
+        """
+        again = self._again
+        if self.workload is None or again is None:
+            raise ValueError("formula must be asked of a program: a call has no sizes to change")
+        return of_peak(lambda w: again(w)._peak, self.workload)
+
+    @property
+    def _peak(self) -> Peak:
+        events = [self.timeline[place] for place in self._at_peak]
+        sizes = tuple(event.bytes for event in events)
+        return Peak(tuple(event.label for event in events), sizes, len(self.steps))
 
     @property
     def by_module(self) -> dict[str, int]:
@@ -176,7 +212,7 @@ class Trace:
         return self._replayed.peak_reserved if self.device == "cuda" else self.peak_bytes
 
     def workspace_bytes(self, capability: tuple[int, int] = (9, 0)) -> int:
-        """What cuBLAS keeps for itself from this run on, in bytes; in no other number here.
+        """What PyTorch keeps for cuBLAS from this run on, in bytes; in no other number here.
 
         One workspace for the thread that calls the program, and one for autograd's, if they
         multiply matrices with cuBLAS. ``capability`` is the compute capability of the GPU, (9, 0)
@@ -243,7 +279,15 @@ def trace(
     recorder, saved = _record(program, w, training, device, capability)
     if recorder.kept():  # as on a device: what is measured there is not the first run
         recorder, saved = _record(program, w, training, device, capability, recorder)
-    return Trace.of(recorder, w, training, saved)
+    again = partial(_quietly, program, training=training, device=device, capability=capability)
+    return Trace.of(recorder, w, training, saved, again)
+
+
+def _quietly(program: Program, w: Workload, **options: Any) -> Trace:
+    """Trace once more, without the warnings of the first time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return trace(program, w, **options)
 
 
 def _record(

@@ -100,10 +100,13 @@ def reads_from(op: Any) -> int | None:
 
 def _bytes(tensors: Sequence[torch.Tensor]) -> int:
     """The bytes that tensors have, one that is there twice or expanded only once."""
-    different = {
-        (x.untyped_storage()._cdata, x.storage_offset(), x.shape, x.stride()): x for x in tensors
-    }
-    return sum(min(x.nbytes, x.untyped_storage().nbytes()) for x in different.values())
+    if len(tensors) > 1:
+        different = {
+            (x.untyped_storage()._cdata, x.storage_offset(), x.shape, x.stride()): x
+            for x in tensors
+        }
+        tensors = list(different.values())
+    return sum(min(x.nbytes, x.untyped_storage().nbytes()) for x in tensors)
 
 
 PRODUCTS = {aten.mm.default, aten.bmm.default}

@@ -1,5 +1,6 @@
 """What was recorded of whole passes: peaks, bytes, times, and their shares of a roof."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ RECORD = passes_record.load()
 CARD = known(recognise(RECORD.provenance.device))
 HALF = replace(W, seq_len=4096)  # where everything was counted
 CUTS = ((512, None), (None, 512), (512, 512), (128, 128))
+SMALL = ((128, 128), (256, 256), (512, 512))  # tiles that the launches of their operations limit
 NAMES = {
     "standard": "standard",
     "tiled": "tiles, eager",
@@ -30,7 +32,8 @@ NAMES = {
 LLAMA = model("Llama 3.1 8B")
 # Our kernel with each block size that was tried on W: seconds, and the fastest of them.
 TRIED = {c: t for c, t in RECORD.blocks.items() if c.workload == W and not c.causal}
-BEST = known(min(TRIED, key=lambda cell: TRIED[cell]).block)
+BEST_CELL = min(TRIED, key=lambda cell: TRIED[cell])
+BEST = known(BEST_CELL.block)
 
 
 def found(name: str, w: Workload, **options: Any) -> Found:
@@ -47,6 +50,12 @@ def least(w: Workload, *, causal: bool = False) -> dict[str, float]:
         "products": flops / RECORD.ceilings.matmul[dtype_name(w.dtype)],
         "exponentials": flops / (4 * w.head_dim) / known(CARD.special_rate),
     }
+
+
+def tile_seconds(w: Workload, block: tuple[int, int]) -> float:
+    """The time of the eager tiles' forward pass, over their number."""
+    seconds = known(RECORD.find("tiled", w, block=block).seconds)
+    return seconds / math.prod(-(-w.seq_len // size) for size in block)
 
 
 def share(name: str, w: Workload, *, causal: bool = False) -> float:
@@ -158,15 +167,15 @@ def shares() -> dict[str, dict[int, float]]:
 
 
 def tried() -> tuple[dict[int, float], dict[int, float]]:
-    """Received bytes over the queries of a block: with rows in registers, and spilled."""
-    kept: dict[int, float] = {}
-    spilled: dict[int, float] = {}
+    """Received bytes over the queries of a block: as much as its loop asks for, and more."""
+    as_asked: dict[int, float] = {}
+    more: dict[int, float] = {}
     for cell in TRIED:
         queries = known(known(cell.block)[0])
         size = known(RECORD.passes[cell].received)
         good = size < 1.01 * costs.received(W, queries)
-        (kept if good else spilled)[queries] = size
-    return dict(sorted(kept.items())), spilled
+        (as_asked if good else more)[queries] = size
+    return dict(sorted(as_asked.items())), more
 
 
 def case_seconds(name: str) -> float:

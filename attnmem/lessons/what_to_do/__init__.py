@@ -112,9 +112,10 @@ def numbers() -> dict[str, Any]:
 
 
 def _kernel(d: int, dtype: str, release: tuple[int, int] = (2, 11), **rest: Any) -> str | None:
-    """The kernel that a call gets in training."""
+    """The kernel that a call gets in training, with the record's cuDNN or another one."""
     w = Workload(batch=2, heads=8, seq_len=2048, head_dim=d, dtype=getattr(torch, dtype))
-    with assuming(**cures.RECORDED_WITH | {"release": release}):
+    cudnn = rest.pop("cudnn", cures.RECORDED_WITH["cudnn"])
+    with assuming(release=release, cudnn=cudnn):
         return which_kernel(w, training=True, **rest).kernel
 
 
@@ -196,7 +197,7 @@ def _claims_on_memory() -> dict[str, bool]:
             for mode in (False, True)
         ),
         "a checkpoint around each block costs less than a third more FLOPs": (
-            0 < numbers()["more_flops"] < 1 / 3
+            0.2 < numbers()["more_flops"] < 1 / 3
         ),
         "offloading saves two X more than a checkpoint": (
             again.peak_bytes - away.peak_bytes == 2 * w.head_bytes
@@ -237,6 +238,12 @@ def _claims_on_kernels() -> dict[str, bool]:
             "3 dimensions",
         }
         and all(kernels[words] == ("math", "math") for words in lost),
+        "in 16 bit an A100 gets flash, an H100 cuDNN's if its cuDNN is above 9.15, else flash": [
+            _kernel(64, "float16", cudnn=91501),
+            _kernel(64, "float16", cudnn=91500),
+            _kernel(64, "float16", capability=(8, 0)),
+        ]
+        == ["cudnn", "flash", "flash"],
         "from 2.12 on, a dropout of 0.1 gets flash in place of cuDNN": [
             _kernel(64, "float16", release, dropout=0.1) for release in ((2, 11), (2, 12))
         ]

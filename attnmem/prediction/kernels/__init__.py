@@ -49,6 +49,15 @@ FACTORIES = {
     for name in ("rand", "randn", "randint", "rand_like", "randn_like", "randint_like")
 }
 MEASURED = {"cuda": "measured.txt", "cpu": "measured_on_cpu.txt"}
+# They write into what they are given; NCCL's buffers are not PyTorch's. The forms with lists of
+# tensors join these in a buffer, and are not among them. Source: ProcessGroupNCCL.cpp.
+COLLECTIVES = {
+    f"c10d.{name}.default"
+    for name in (
+        *("send", "recv_", "broadcast_", "allreduce_", "_allgather_base_"),
+        *("_reduce_scatter_base_", "alltoall_base_"),
+    )
+}
 LEFT_OUT = "the trace takes its outputs alone"
 
 
@@ -81,7 +90,7 @@ def unknown(op: Any, device: str = "cuda", contiguous: bool = False) -> str:
             return f"allocates up to {most:,} B beside its outputs in small samples" if most else ""
     if name.startswith(("prims.", "profiler.")) or torch.Tag.pointwise in op.tags:
         return ""  # TensorIterator allocates the output alone, the profiler's marks nothing
-    if op.overloadpacket in FACTORIES:
+    if op.overloadpacket in FACTORIES or (device == "cuda" and name in COLLECTIVES):
         return ""
     return "was not looked at"
 

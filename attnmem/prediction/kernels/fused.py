@@ -40,17 +40,17 @@ def flash(kernel: Kernel) -> None:
         kernel.allocate(mask, state)
         kernel.free("random state")
         return
-    splits = _flash_splits(batch * heads, n, kernel.inputs[1].shape[2], d)
+    splits = flash_splits(batch * heads, n, kernel.inputs[1].shape[2], d)
     if splits > 1:
         rows = splits * batch * heads * n
         kernel.buffer("log-sums of the splits", 4 * rows)
-        kernel.buffer("outputs of the splits", 4 * rows * _flash_head_dim(d))
+        kernel.buffer("outputs of the splits", 4 * rows * flash_head_dim(d))
     kernel.allocate(state, mask)
     if splits > 1:
         kernel.free("log-sums of the splits", "outputs of the splits")
 
 
-def _flash_splits(heads: int, n: int, m: int, d: int) -> int:
+def flash_splits(heads: int, n: int, m: int, d: int) -> int:
     """In how many parts the keys are cut so that a short sequence fills the GPU."""
     blocks = ceil_div(m, 256 if d <= 64 else 128 if d <= 128 else 64)
     tiles, slots = heads * ceil_div(n, 64), 2 * MULTIPROCESSORS
@@ -65,7 +65,8 @@ def _flash_splits(heads: int, n: int, m: int, d: int) -> int:
     return min(splits for splits, e in efficiency.items() if e >= 0.85 * best)
 
 
-def _flash_head_dim(d: int) -> int:
+def flash_head_dim(d: int) -> int:
+    """The head dimension of flash's buffers: up to a multiple of 32, above 128 of 64."""
     return round_up(d, 32) if d <= 128 else round_up(d, 64)
 
 
@@ -82,7 +83,7 @@ def flash_backward(kernel: Kernel) -> None:
     kernel.allocate(0, 1, 2)
     kernel.buffer("row sums of dO∘O", 4 * rows)
     splits = ceil_div(MULTIPROCESSORS, batch * heads) if _deterministic() else 1
-    kernel.buffer("accumulator of dQ", 4 * rows * _flash_head_dim(d) * splits)
+    kernel.buffer("accumulator of dQ", 4 * rows * flash_head_dim(d) * splits)
     if key.shape[1] != heads:
         of_every_head = query.element_size() * batch * heads * key.shape[2] * d
         kernel.buffer("dK of every head", of_every_head)
@@ -150,10 +151,14 @@ def _efficient_workspace(query: torch.Tensor, value: torch.Tensor) -> int:
         rows, columns = (128, 128) if half and widest <= 128 else (128, 64)
     numbers = ceil_div(n, rows) * ceil_div(d, columns) * (rows * columns + 4)
     if half and widest > 128:
-        most = 1 if _deterministic() else 200 // max(1, batch * heads)
-        splits = max(1, min(ceil_div(m, columns), most))
+        splits = 1 if _deterministic() else efficient_splits(batch * heads, m)
         numbers += splits * columns * (round_up(d, rows) + round_up(d_v, rows))
     return 4 * batch * heads * numbers
+
+
+def efficient_splits(heads: int, m: int) -> int:
+    """In how many parts, of 64 or more, the keys of wide heads (d > 128, 16 bit) are cut."""
+    return max(1, min(ceil_div(m, 64), 200 // max(1, heads)))
 
 
 @rule("cuda", aten._scaled_dot_product_cudnn_attention.default)

@@ -1,0 +1,189 @@
+"""The page of messages that people saw: its tables, what its text looks up, and what it says."""
+
+import math
+from typing import Any
+
+from attnmem.lessons.shared import W, known
+from attnmem.lessons.table import Table
+from attnmem.messages import Explanation, explain
+from attnmem.messages.reports import REPORTS, Report
+from attnmem.prediction.allocator import printed_size, segment_size
+from attnmem.prediction.fitting import DoesNotFit, first_that_does_not_fit
+from attnmem.prediction.trace import trace
+from attnmem.programs import standard_attention
+
+#: The tables of the page -> the kinds of tensors in each.
+GROUPS = {
+    "language": ("logits", "scores", "dropout of scores", "masks"),
+    "images": ("image scores",),
+    "other": ("not attention", "a segment"),
+    "open": ("open",),
+}
+# A report of three sizes of picture, which went well or not: AUTOMATIC1111's #9922, on 2023-04-28.
+SCALES = {2.7: False, 2.8: True, 2.95: False}
+GIB = 2**30
+
+
+def _of(group: str) -> list[Report]:
+    return [report for report in REPORTS if report.kind in GROUPS[group]]
+
+
+def table_of_reports(group: str) -> Table:
+    """The reports of a group: what is said, the tensor, its bytes as PyTorch prints them."""
+    rows = []
+    for report in _of(group):
+        name = report.where.partition("/")[2].replace("_", "_\N{ZERO WIDTH SPACE}")  # may break
+        where = f"[{name}]({report.address})"
+        day = str(report.date).replace("-", "\N{NON-BREAKING HYPHEN}")
+        factors = " · ".join(f"{factor:,}" for factor in report.tensor)
+        tensor = f"{report.letters} = {factors}" if factors else None
+        rows.append((where, day, _said(report), tensor, _computed(report), report.answer))
+    columns = ("report", "day", "said", "tensor", "computed", "what it was")
+    return Table(dict.fromkeys(columns, ""), rows)
+
+
+def _said(report: Report) -> str:
+    if report.parsed is None:
+        return f"{'over ' if report.at_least else ''}{report.words}"
+    tried = report.parsed.tried
+    if tried.low == tried.high:
+        return f"{tried.high:,} bytes"
+    return printed_size((tried.low + tried.high) // 2)
+
+
+def _computed(report: Report) -> str | None:
+    """The tensor's bytes, in the unit of the report; on a GPU with what is asked for it."""
+    if not report.bytes:
+        return None
+    if report.parsed is None and not report.binary and "i" not in report.words:
+        return f"{report.bytes / 1e9:.3g} GB"
+    if report.parsed and report.parsed.tried.low == report.parsed.tried.high:
+        return f"{report.bytes:,} bytes"
+    rounded = report.parsed and report.parsed.backend in ("CUDA", "HIP", "XPU")
+    return printed_size(segment_size(report.bytes) if rounded else report.bytes)
+
+
+def tokens(scale: float) -> int:
+    """Of a picture of 960 × 544 pixels, so many times larger: one for 8 × 8 pixels."""
+    return int(960 * scale) // 8 * (int(544 * scale) // 8)
+
+
+def free_for(slices: int, scale: float) -> tuple[float, float]:
+    """With how many bytes free S of that picture is cut into so many slices.
+
+    Twice 8 heads in 16 bit. Three times its bytes must fit, and slices are a power of two: the
+    function split_cross_attention_forward in AUTOMATIC1111's stable-diffusion-webui,
+    modules/sd_hijack_optimizations.py.
+    """
+    need = 3 * 16 * tokens(scale) ** 2 * 2
+    return need / slices, 2 * need / slices
+
+
+def goes_well(slices: int, scale: float) -> bool:
+    """Whether the slices come out even: else that function computes S whole."""
+    return tokens(scale) % slices == 0
+
+
+def _needed(report: Report) -> int:
+    """The slices that S of a report needed there, by what its message says was free."""
+    said = known(report.parsed)
+    free = known(said.free).high + known(said.unused).high
+    return int(2 ** math.ceil(math.log2(3 * report.bytes / free)))
+
+
+def _free() -> tuple[float, float]:
+    """How much was free, by what went well and what did not: for 32 slices each time."""
+    low, high = zip(*(free_for(32, scale) for scale in SCALES), strict=True)
+    return max(low), min(high)
+
+
+def fails_on(gib: int) -> DoesNotFit | None:
+    """The last cell of the page: what fails in training one layer on a card of so many GiB."""
+    return first_that_does_not_fit(trace(standard_attention, W, training=True), gib * GIB)
+
+
+def _named(where: str) -> Report:
+    return next(report for report in REPORTS if report.where.endswith(where))
+
+
+def numbers() -> dict[str, Any]:
+    """What the text looks up."""
+    gan, ipex = map(_named, ("GAN#59", "llm#10513"))
+    low, high = _free()
+    failed = known(fails_on(6))
+    return {
+        "reports": len(REPORTS),
+        "fit": sum(report.verdict == "fits" for report in REPORTS),
+        "open": len(_of("open")),
+        "free_low": low / GIB,
+        "free_high": high / GIB,
+        "gan_side": math.isqrt(gan.tensor[1]),
+        "ipex_over": ipex.tensor[2] - 8192,
+        "keras_gb": _named("keras-multi-head#1").bytes / 1e9,
+        "unused_gib": (failed.reserved - failed.allocated) / GIB,
+        "oldest": min(report.date for report in REPORTS).year,
+    }
+
+
+def claims() -> dict[str, bool]:
+    """What the text says of its numbers."""
+    low, high = _free()
+    gan, avatar, pixels = map(_named, ("GAN#59", "Avatar#83", "InvokeAI#3168"))
+    chinese, keras = map(_named, ("Chinese#104", "keras-multi-head#1"))
+    sides = [n for n in range(300, 700) if n**4 * 4 in gan.size]
+    fit = sum(report.verdict == "fits" for report in REPORTS)
+    return {
+        "each report is in one table": sum(len(_of(group)) for group in GROUPS) == len(REPORTS),
+        "786.00 MiB is four sequences' logits": (
+            "4 sequences, 1,024 tokens, 50,257 words, 32 bit"
+            in str(explain(_named("nanoGPT#61").message))
+        ),
+        "with what the script says, GPT2-Chinese's is likely scores": (
+            explain(chinese.message).sure == "a guess" and chinese.explained().sure == "likely"
+        ),
+        "with 32 slices, what went well comes out even, and nothing else does": all(
+            goes_well(32, scale) == well for scale, well in SCALES.items()
+        ),
+        "with another number of slices it would have been otherwise": not any(
+            all(goes_well(slices, scale) == well for scale, well in SCALES.items())
+            for slices in (1, 2, 4, 8, 16, 64)
+        ),
+        "so much is free on a card of 24 GB": 0 < low < high < 24 * GIB,
+        "the smallest of the three pictures failed": tokens(2.7) < tokens(2.8) < tokens(2.95),
+        "the first three did not come out even in the slices that they needed": all(
+            report.tensor[-2] % _needed(report)
+            for report in (_named("webui#10887"), _named("lycoris#33"))
+        )
+        and _named("webui#7589").tensor[-2] % 4 != 0,  # 7.23 GiB on a card of 4
+        "no other square has this size": sides == [math.isqrt(gan.tensor[1])],
+        "at 8,192 tokens it would be 2^32 bytes": 32 * 8192**2 * 2 == 2**32,
+        "2.25 GiB are both": pixels.bytes == _named("ComfyUI#2431").bytes,
+        "so the message alone says nothing": (
+            explain(pixels.message).sure == "by chance" and pixels.explained().sure == "likely"
+        ),
+        "without more it is taken for another model's scores, with more for its own": (
+            _heads(explain(avatar.message)) == {8} and _heads(avatar.explained()) == {12}
+        ),
+        "on the cards of 4 and 6 GiB a segment is free but for a small tensor": all(
+            0.9 * W.score_bytes < found.reserved - found.allocated < W.score_bytes
+            for found in map(fails_on, (4, 6))
+            if found
+        )
+        and fails_on(8) is None,
+        "396 tokens are not the video's": (
+            _named("I2V#66").tensor[2] == 33 * 45 * 80 + 396 and "396" in _named("I2V#66").answer
+        ),
+        "GB were GiB": _named("pytorch#133206").bytes > 50e9,
+        "a sixth of what is said": 5.5 < 150e9 / keras.bytes < 6.5,
+        "two thirds fit at least": 3 * fit >= 2 * len(REPORTS),
+        "no open case gets an answer": not any(
+            explain(report.message).answered for report in _of("open") if report.message
+        ),
+        "what is not attention gets none of attention": not any(
+            explain(report.message).attention for report in _of("other")
+        ),
+    }
+
+
+def _heads(answer: Explanation) -> set[int]:
+    return {dict(shape.factors)["heads"] for shape in answer.candidates}
