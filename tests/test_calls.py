@@ -156,6 +156,16 @@ def test_reading_the_loss_is_refused_with_its_line():
         trace_call(lambda: (loss := model(x).sum()).backward() or loss.item())
 
 
+def test_what_pytorch_itself_reads_is_refused_with_its_name_there():
+    with torch.device("meta"):
+        model, x = nn.Linear(8, 8), torch.randn(2, 8)
+    optimizer = torch.optim.Adafactor(model.parameters())
+    with pytest.raises(
+        CannotFollow, match="item in PyTorch's _adafactor"
+    ):
+        trace_call(lambda: model(x).sum().backward() or optimizer.step())
+
+
 def test_gradients_of_gradients_warn_in_a_call_too():
     with torch.device("meta"):
         model, x = nn.Linear(8, 1), torch.randn(4, 8, requires_grad=True)

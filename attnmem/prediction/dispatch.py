@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from attnmem.prediction import composites, legacy
 from attnmem.prediction.autocast import Autocast
 from attnmem.prediction.autograd import by_values, prepare
-from attnmem.prediction.refusal import RAISED, VALUES, refuse, settle, warn
+from attnmem.prediction.refusal import RAISED, refuse, refuse_reading, settle, warn
 from attnmem.prediction.sdpa import attention
 from attnmem.prediction.stand_ins import STREAMS, kernels_of_triton, stand_ins
 from attnmem.prediction.threads import TRACING
@@ -116,7 +116,7 @@ class Dispatch(TorchFunctionMode):
         if isinstance(function, MethodWrapperType):
             return function(*args)  # any other property
         if function in READING and not self.has_values(args[0]):
-            raise refuse(f"{function.__name__}: {VALUES}")
+            raise refuse_reading(function.__name__)
         args, kwargs = self._placed(function, args, kwargs or {})
         if torch.is_autocast_enabled(self.device.type):
             cast = self.autocast.cast(function, args, kwargs)

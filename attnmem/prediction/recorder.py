@@ -15,7 +15,7 @@ from attnmem.prediction.autograd import ZEROS, in_place
 from attnmem.prediction.kernels import NUMBER, kernel_of
 from attnmem.prediction.modules import OUTSIDE, Modules
 from attnmem.prediction.numbers import Numbers
-from attnmem.prediction.refusal import VALUES, CannotFollow, refuse, suspect
+from attnmem.prediction.refusal import CannotFollow, refuse, refuse_reading, suspect
 from attnmem.prediction.shapes import SHAPES
 from attnmem.prediction.work import step
 from attnmem.timeline import Stage, Step, stage_after, step_name, touches_data
@@ -93,7 +93,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             kwargs = kwargs | {"pin_memory": False}  # the CPU's memory: nothing to predict
         inputs = _tensors([*args, *kwargs.values()])
         if op is aten._local_scalar_dense.default and not self.has_values(args[0]):
-            raise refuse(f"{step_name(op)}: {VALUES}")
+            raise refuse_reading(step_name(op))
         beside = any(not x.is_meta for x in inputs) or op in COPIES
         if beside and (made := self._on_the_host(op, args, kwargs, inputs)) is not None:
             return made
@@ -165,12 +165,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         except (NotImplementedError, torch._subclasses.fake_tensor.DynamicOutputShapeException):
             if isinstance(function, torch._ops.OpOverload) and not function._schema.returns:
                 return None  # it writes into what it is given, such as a fused optimizer
-            raise refuse(f"{function} has no answer without data: {VALUES}") from None
+            raise refuse_reading(f"{function} has no answer without data") from None
         except RuntimeError as error:
             if "fake impl" in str(error):
                 raise refuse(f"{function} has no shapes to go by: give it register_fake") from None
             if "Meta kernel" in str(error) or "meta tensor" in str(error):
-                raise refuse(f"{function} has no answer without data: {VALUES}") from None
+                raise refuse_reading(f"{function} has no answer without data") from None
             raise
 
     def _run_mixed(
