@@ -160,9 +160,7 @@ def test_what_pytorch_itself_reads_is_refused_with_its_name_there():
     with torch.device("meta"):
         model, x = nn.Linear(8, 8), torch.randn(2, 8)
     optimizer = torch.optim.Adafactor(model.parameters())
-    with pytest.raises(
-        CannotFollow, match="item in PyTorch's _adafactor"
-    ):
+    with pytest.raises(CannotFollow, match="item in PyTorch's _adafactor"):
         trace_call(lambda: model(x).sum().backward() or optimizer.step())
 
 

@@ -193,6 +193,10 @@ WARNED = {
         lambda q, k, v: torch.vmap(F.scaled_dot_product_attention)(q, k, v),
         r"under torch\.vmap",
     ),
+    "three in einsum": (
+        lambda q, k, v: torch.einsum("bhid,bhjd,bhje->bhie", q, k, v),
+        "package opt_einsum",
+    ),
     "printing": (printing, "printed"),
     "empty_cache": (emptying, "empty_cache"),
 }

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch.overrides import TorchFunctionMode
 
-from attnmem.prediction import composites, legacy
+from attnmem.prediction import composites, indexing, legacy
 from attnmem.prediction.autocast import Autocast
 from attnmem.prediction.autograd import by_values, prepare
 from attnmem.prediction.refusal import RAISED, refuse, refuse_reading, settle, warn
@@ -309,6 +309,10 @@ def _routes(device: str, capability: tuple[int, int]) -> dict[Any, Callable[...,
     both: dict[Any, Callable[..., Any]] = by_values() | {
         torch.Tensor.type: functools.partial(legacy.type_of, device),
         torch._C._VariableFunctions._make_dual: _make_dual,
+        torch.Tensor.__getitem__: indexing.get,
+        torch.Tensor.__setitem__: indexing.put(device),
+        torch._C._nn.one_hot: indexing.one_hot(device),
+        torch._C._VariableFunctions.einsum: composites.einsum,
         torch.tensor: _tensor,
         torch.as_tensor: _as_tensor,
         torch.asarray: _as_tensor,

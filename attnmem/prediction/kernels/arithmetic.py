@@ -30,9 +30,13 @@ def sums(kernel: Kernel) -> None:
 
 @rule("cuda", aten.bmm.default)
 def bmm(kernel: Kernel) -> None:
-    """Copies operands that cuBLAS can't read: prepare_batch_matrix_for_cublas, cuda/Blas.cpp."""
+    """Copies operands that cuBLAS can't read: prepare_batch_matrix_for_cublas, cuda/Blas.cpp.
+
+    cuBLAS has the columns first: where the result has rows, the second operand comes first.
+    """
     kernel.allocate(0)
-    for operand in kernel.inputs[-2:]:
+    operands = kernel.inputs[-2:]
+    for operand in operands if kernel.outputs[0].shape[2] == 1 else reversed(operands):
         _, rows, columns = operand.shape
         _, row, column = operand.stride()
         by_rows = column == 1 and row >= max(1, columns)
@@ -47,6 +51,12 @@ def power_by_number(kernel: Kernel) -> None:
     kernel.allocate(0)
     if kernel.outputs[0].is_complex():
         kernel.unknown("casts to complex numbers")
+
+
+@rule("cuda", aten.fill_.Tensor)
+def fill(kernel: Kernel) -> None:
+    """``fill_``, Fill.cpp: a value on the CPU is handed over with the launch."""
+    kernel.allocate_outputs()
 
 
 NUMBER = "number"
