@@ -156,6 +156,8 @@ NO_BIAS = None, [1], [1], [1], False, [0]
         (aten.bernoulli.default, (empty((2, 4, 512, 512)),), [8388608]),
         (aten.bernoulli.default, (empty((2, 4, 512, 512), F32),), []),
         (aten._log_softmax.default, (empty((4, 3001), F32, (72024, 1)), 1, False), [48016]),
+        (aten.abs.default, (empty((2, 201, 50), torch.complex64),), [160800]),
+        (aten.abs.default, (empty((2, 201, 50)),), []),
         (aten._fft_c2r.default, (SPECTRUM, [2], 2, 1024), [2101248]),
         (aten._fft_r2c.default, (SIGNAL, [3], 0, True), [1048576]),
         (aten._fft_r2c.default, (SIGNAL.contiguous(), [3], 0, True), []),
@@ -179,6 +181,32 @@ NO_BIAS = None, [1], [1], [1], False, [0]
 @pytest.mark.filterwarnings("ignore:aten.*(cuFFT|cuDNN)")
 def test_what_a_kernel_can_t_read_is_copied(op, args, sizes):
     assert buffers(op, *args) == sizes
+
+
+@pytest.mark.parametrize(
+    ("loss", "sizes"),
+    [
+        (aten.mse_loss.default, [1048576, 128, 4]),
+        (aten.smooth_l1_loss.default, [1048576, 128, 4]),
+        (aten.huber_loss.default, [1048576, 128, 4]),
+        (aten.binary_cross_entropy_with_logits.default, [1048576, 1048576, 128, 4]),
+    ],
+)
+def test_losses_are_made_for_each_element_first(loss, sizes):
+    x = empty((4, 4, 128, 128), F32)
+    found = kernel(loss, x, x)
+    assert [item[1] for item in found.actions if isinstance(item, tuple)] == sizes
+    # Two of them are one number in the memory of all.
+    large = loss in (aten.mse_loss.default, aten.smooth_l1_loss.default)
+    assert found.outputs[0].untyped_storage().nbytes() == (1048576 if large else 4)
+    per_element = (None, None, 0) if "entropy" in str(loss) else (0,)
+    assert kernel(loss, x, x, *per_element).outputs[0].shape == x.shape
+
+
+def test_means_by_index_count_first():
+    x, src, index = empty((4, 8), F32), empty((6, 8), F32), empty((6, 8), I64)
+    assert buffers(aten.scatter_reduce.two, x, 0, index, src, "amax") == []
+    assert buffers(aten.scatter_reduce.two, x, 0, index, src, "mean") == [192, 128, 32]
 
 
 def test_a_smaller_image_keeps_the_memory_of_its_windows():

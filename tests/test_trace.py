@@ -218,6 +218,36 @@ def test_programs_of_a_reader_s_own_are_traced_as_well(program, training):
     assert (t.peak_bytes, t.saved_bytes) == (m.peak_bytes, m.saved_bytes)
 
 
+class BySigmoid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, target):
+        ctx.save_for_backward(x, target)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, target = ctx.saved_tensors
+        return (torch.sigmoid(x) - target) * grad, None
+
+
+def test_the_backward_pass_of_a_loss_overwrites_its_sigmoid():
+    def made(program):
+        backward = itertools.dropwhile(
+            lambda event: event.label != "dO", trace(program, W, training=True).timeline
+        )
+        return [event.bytes for event in backward].count(4 * 2 * 3 * 200 * 16)
+
+    def loss(q, k, v):
+        return F.binary_cross_entropy_with_logits(q, k.detach())
+
+    def written_out(q, k, v):  # by the program, which does not overwrite
+        return BySigmoid.apply(q, k.detach())
+
+    # As recorded on an H200: of the sigmoid, the difference and the product only the first.
+    assert made(loss) == 1
+    assert made(written_out) == 1 + 3  # dO is one more
+
+
 def test_what_indexes_is_on_the_gpu_and_a_number_that_is_written_is_not():
     def saved(index):
         return trace(lambda q, k, v: q[:, index(q.device)] * v, W, training=True).saved_bytes

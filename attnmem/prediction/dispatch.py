@@ -29,6 +29,7 @@ from attnmem.prediction.threads import TRACING
 # Modules of PyTorch whose Python functions ask for modes.
 ASKING = (F, torch.functional, torch._tensor, torch.autograd, torch.overrides)
 META = torch.device("meta")
+VARIABLE: Any = torch._C._VariableFunctions
 CONVERSIONS = ("array", "bool", "int", "float", "index", "complex", "contains")
 READING = {
     getattr(torch.Tensor, f"__{name}__" if name in CONVERSIONS else name)
@@ -308,11 +309,11 @@ def _routes(device: str, capability: tuple[int, int]) -> dict[Any, Callable[...,
     """Function of PyTorch -> what stands for it on the device, or answers ``NotImplemented``."""
     both: dict[Any, Callable[..., Any]] = by_values() | {
         torch.Tensor.type: functools.partial(legacy.type_of, device),
-        torch._C._VariableFunctions._make_dual: _make_dual,
+        VARIABLE._make_dual: _make_dual,
         torch.Tensor.__getitem__: indexing.get,
         torch.Tensor.__setitem__: indexing.put(device),
         torch._C._nn.one_hot: indexing.one_hot(device),
-        torch._C._VariableFunctions.einsum: composites.einsum,
+        VARIABLE.einsum: composites.einsum,
         torch.tensor: _tensor,
         torch.as_tensor: _as_tensor,
         torch.asarray: _as_tensor,

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from attnmem.prediction.autograd import ZEROS, in_place
+from attnmem.prediction.autograd import FIRST, in_place
 from attnmem.prediction.kernels import NUMBER, kernel_of
 from attnmem.prediction.modules import OUTSIDE, Modules
 from attnmem.prediction.numbers import Numbers
@@ -53,7 +53,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.blocks: dict[int, Block] = {}
         self.watchers: dict[int, weakref.ref[Any]] = {}
         self.numbers = Numbers()
-        self.zeros: int | None = None  # the storage that was just filled with zeros
+        self.made: tuple[Any, int] | None = None  # by which operation, just now: which storage
         self.unread: dict[int, weakref.ref[Any]] = {}  # on the CPU, copies of what has no data
 
     def name(self, label: str, tensor: torch.Tensor) -> None:
@@ -100,13 +100,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for x in inputs:
             if (x.is_meta or self.device == "cpu") and (block := self._is_other(x)):
                 self.existing.append(block)
-        result = kept = in_place(op, args, self.zeros)
+        result = kept = in_place(op, args, self.made)
         if kept is None:
             valued = beside or not (inputs or kwargs.get("device") == META)  # may be read
             result = self._run(op if valued else SHAPES.get(op, op), args, kwargs, inputs)
         outputs = _tensors([result])
         if op.is_view:  # most operations are, and do nothing to memory
-            self.zeros = None
+            self.made = None
             return result
         if op._schema.is_mutable:
             self._check_sizes(inputs)
@@ -114,7 +114,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._check_gradients(inputs)
         if outputs and not outputs[0].is_meta and self.device == "cuda":
             return result  # made on the CPU: not the GPU's memory
-        self.zeros = id(outputs[0].untyped_storage()) if op in ZEROS else None
+        if op in FIRST:
+            self.made = op, id(outputs[0].untyped_storage())
+        elif kept is None or (self.made and self.made[0] is not aten.sigmoid.default):
+            self.made = None
         fresh = self._allocate(op, args, inputs, outputs)
         for x in outputs:
             self._is_other(x)  # such as a seed, which a kernel keeps on the CPU

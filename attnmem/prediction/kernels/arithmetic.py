@@ -53,6 +53,15 @@ def power_by_number(kernel: Kernel) -> None:
         kernel.unknown("casts to complex numbers")
 
 
+@rule("cuda", aten.abs.default, aten.angle.default)
+def complex_to_real(kernel: Kernel) -> None:
+    """unary_op_impl_with_complex_to_float_out, UnaryOps.cpp: first as a complex number."""
+    x = kernel.inputs[0]
+    kernel.allocate(0)
+    if x.is_complex():
+        kernel.buffer("complex result", size_of(x))
+
+
 @rule("cuda", aten.fill_.Tensor)
 def fill(kernel: Kernel) -> None:
     """``fill_``, Fill.cpp: a value on the CPU is handed over with the launch."""

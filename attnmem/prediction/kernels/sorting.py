@@ -217,6 +217,17 @@ def _slice(x: torch.Tensor, indices: Sequence[torch.Tensor | None]) -> int:
     return math.prod(x.shape[last + 1 :])
 
 
+@rule("cuda", aten.scatter_reduce.two, aten.scatter_reduce_.two)
+def scatter_reduce(kernel: Kernel) -> None:
+    """scatter_reduce_two, ../TensorAdvancedIndexing.cpp: for a mean, how many there are of each."""
+    x, _, index, src, reduction = kernel.args[:5]
+    kernel.allocate_outputs()
+    if reduction == "mean" and index.numel():
+        kernel.buffer("ones", size_of(src))
+        kernel.buffer("counts", size_of(x))
+        kernel.buffer("where none is", x.numel())
+
+
 @rule("cuda", aten.embedding.default)
 def embedding(kernel: Kernel) -> None:
     """embedding_symint, ../Embedding.cpp: indices in one row, copied where that takes a copy."""
