@@ -176,6 +176,9 @@ NO_BIAS = None, [1], [1], [1], False, [0]
             (empty((4, 2, 64), F16, (1, 256, 4)), empty((4, 64, 64), F16, (1, 256, 4))),
             [32768, 1024],
         ),
+        # A gradient of a sum is one number for all, and every second column is not dense.
+        (aten.mm.default, (empty((256, 64), F16, (0, 0)), empty((64, 32))), [32768]),
+        (aten.mm.default, (empty((256, 128))[:, ::2], empty((64, 64)).T[:, :32]), [32768]),
     ],
 )
 @pytest.mark.filterwarnings("ignore:aten.*(cuFFT|cuDNN)")
@@ -328,5 +331,5 @@ def test_an_operation_without_a_rule_warns_by_its_name():
 
 
 def test_no_operation_is_both_measured_and_ruled():
-    assert len(measured()) > 500
+    assert len(measured()) > 400
     assert not measured().keys() & {str(op) for op in RULES["cuda"]}

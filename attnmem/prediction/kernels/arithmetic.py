@@ -28,7 +28,17 @@ def sums(kernel: Kernel) -> None:
         kernel.buffer("cast operand", 4 * x.numel())
 
 
-@rule("cuda", aten.bmm.default)
+@rule("cuda", aten.mm.default, aten.addmm.default)
+def mm(kernel: Kernel) -> None:
+    """Copies matrices that cuBLAS can't read: prepare_matrix_for_cublas, cuda/Blas.cpp."""
+    kernel.allocate(0)
+    for matrix in reversed(kernel.inputs[-2:]):
+        if _readable(matrix) or aten.is_non_overlapping_and_dense.default(matrix):
+            continue
+        kernel.buffer("copy inside mm", size_of(matrix))
+
+
+@rule("cuda", aten.bmm.default, aten.baddbmm.default)
 def bmm(kernel: Kernel) -> None:
     """Copies operands that cuBLAS can't read: prepare_batch_matrix_for_cublas, cuda/Blas.cpp.
 
