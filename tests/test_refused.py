@@ -96,7 +96,18 @@ def sparse(q, k, v):
     return torch.sparse_coo_tensor(places, q[0, 0, 0], (32, 32), check_invariants=False) @ v
 
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    TRANSFORMER = nn.Transformer(16, 2, 1, 1, 16, batch_first=True, device="meta")
+
+
+def causal_or_not(q, k, v):
+    mask = nn.Transformer.generate_square_subsequent_mask(32, device=q.device)
+    return TRANSFORMER(q[:, 0], k[:, 0], tgt_mask=mask + q.sum())
+
+
 REFUSED = {
+    "a mask that may be causal": (causal_or_not, "causal is in its values.*tgt_is_causal"),
     "scripted function": (lambda q, k, v: SCRIPTED(q, k, v), "TorchScript"),
     "scripted module": (lambda q, k, v: MODULE(q), "TorchScript"),
     "thread": (in_a_thread, "another thread"),
@@ -181,6 +192,10 @@ WARNED = {
     "fused attention under vmap": (
         lambda q, k, v: torch.vmap(F.scaled_dot_product_attention)(q, k, v),
         r"under torch\.vmap",
+    ),
+    "three in einsum": (
+        lambda q, k, v: torch.einsum("bhid,bhjd,bhje->bhie", q, k, v),
+        "package opt_einsum",
     ),
     "printing": (printing, "printed"),
     "empty_cache": (emptying, "empty_cache"),
@@ -423,7 +438,7 @@ def test_on_a_cpu_kernels_that_allocate_more_warn():
 # Words that the docstring shares with what is said.
 LIMITS = (
     *("TorchScript", "another thread", "sparse", "nested", "values", "forward-mode"),
-    *("gradients of gradients", "empty_cache", "printed"),
+    *("gradients of gradients", "empty_cache", "printed", "causal", "einsum"),
 )
 
 

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch.overrides import TorchFunctionMode
 
-from attnmem.prediction import composites, legacy
+from attnmem.prediction import composites, indexing, legacy
 from attnmem.prediction.autocast import Autocast
 from attnmem.prediction.autograd import by_values, prepare
-from attnmem.prediction.refusal import RAISED, VALUES, refuse, settle, warn
+from attnmem.prediction.refusal import RAISED, refuse, refuse_reading, settle, warn
 from attnmem.prediction.sdpa import attention
 from attnmem.prediction.stand_ins import STREAMS, kernels_of_triton, stand_ins
 from attnmem.prediction.threads import TRACING
@@ -29,6 +29,7 @@ from attnmem.prediction.threads import TRACING
 # Modules of PyTorch whose Python functions ask for modes.
 ASKING = (F, torch.functional, torch._tensor, torch.autograd, torch.overrides)
 META = torch.device("meta")
+VARIABLE: Any = torch._C._VariableFunctions
 CONVERSIONS = ("array", "bool", "int", "float", "index", "complex", "contains")
 READING = {
     getattr(torch.Tensor, f"__{name}__" if name in CONVERSIONS else name)
@@ -123,7 +124,7 @@ class Dispatch(TorchFunctionMode):
         if isinstance(function, MethodWrapperType):
             return function(*args)  # any other property
         if function in READING and not self.has_values(args[0]):
-            raise refuse(f"{function.__name__}: {VALUES}")
+            raise refuse_reading(function.__name__)
         args, kwargs = self._placed(function, args, kwargs or {})
         if torch.is_autocast_enabled(self.device.type):
             cast = self.autocast.cast(function, args, kwargs)
@@ -316,7 +317,11 @@ def _routes(device: str, capability: tuple[int, int]) -> dict[Any, Callable[...,
     """Function of PyTorch -> what stands for it on the device, or answers ``NotImplemented``."""
     both: dict[Any, Callable[..., Any]] = by_values() | {
         torch.Tensor.type: functools.partial(legacy.type_of, device),
-        torch._C._VariableFunctions._make_dual: _make_dual,
+        VARIABLE._make_dual: _make_dual,
+        torch.Tensor.__getitem__: indexing.get,
+        torch.Tensor.__setitem__: indexing.put(device),
+        torch._C._nn.one_hot: indexing.one_hot(device),
+        VARIABLE.einsum: composites.einsum,
         torch.tensor: _tensor,
         torch.as_tensor: _as_tensor,
         torch.asarray: _as_tensor,

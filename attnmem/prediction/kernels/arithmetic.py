@@ -14,11 +14,25 @@ from attnmem.prediction.kernels.rules import Kernel, Tensors, rule, size_of
 aten = torch.ops.aten
 
 
-@rule("cuda", aten.bmm.default)
-def bmm(kernel: Kernel) -> None:
-    """Copies operands that cuBLAS can't read: prepare_batch_matrix_for_cublas, cuda/Blas.cpp."""
+@rule("cuda", aten.mm.default, aten.addmm.default)
+def mm(kernel: Kernel) -> None:
+    """Copies matrices that cuBLAS can't read: prepare_matrix_for_cublas, cuda/Blas.cpp."""
     kernel.allocate(0)
-    for operand in kernel.inputs[-2:]:
+    for matrix in reversed(kernel.inputs[-2:]):
+        if _readable(matrix) or aten.is_non_overlapping_and_dense.default(matrix):
+            continue
+        kernel.buffer("copy inside mm", size_of(matrix))
+
+
+@rule("cuda", aten.bmm.default, aten.baddbmm.default)
+def bmm(kernel: Kernel) -> None:
+    """Copies operands that cuBLAS can't read: prepare_batch_matrix_for_cublas, cuda/Blas.cpp.
+
+    cuBLAS has the columns first: where the result has rows, the second operand comes first.
+    """
+    kernel.allocate(0)
+    operands = kernel.inputs[-2:]
+    for operand in operands if kernel.outputs[0].shape[2] == 1 else reversed(operands):
         _, rows, columns = operand.shape
         _, row, column = operand.stride()
         by_rows = column == 1 and row >= max(1, columns)
@@ -33,6 +47,21 @@ def power_by_number(kernel: Kernel) -> None:
     kernel.allocate(0)
     if kernel.outputs[0].is_complex():
         kernel.unknown("casts to complex numbers")
+
+
+@rule("cuda", aten.abs.default, aten.angle.default)
+def complex_to_real(kernel: Kernel) -> None:
+    """unary_op_impl_with_complex_to_float_out, UnaryOps.cpp: first as a complex number."""
+    x = kernel.inputs[0]
+    kernel.allocate(0)
+    if x.is_complex():
+        kernel.buffer("complex result", size_of(x))
+
+
+@rule("cuda", aten.fill_.Tensor)
+def fill(kernel: Kernel) -> None:
+    """``fill_``, Fill.cpp: a value on the CPU is handed over with the launch."""
+    kernel.allocate_outputs()
 
 
 NUMBER = "number"

@@ -12,6 +12,7 @@ import torch
 from attnmem.prediction.kernels.fused import MULTIPROCESSORS
 from attnmem.prediction.kernels.reductions import LOW, reduce
 from attnmem.prediction.kernels.rules import Kernel, rule, size_of
+from attnmem.timeline import in_backward
 from attnmem.workload import ceil_div, round_up
 
 aten = torch.ops.aten
@@ -156,18 +157,21 @@ def _indices(kernel: Kernel) -> list[torch.Tensor]:
 
 def _same_strides(kernel: Kernel, given: Sequence[torch.Tensor]) -> None:
     """AdvancedIndex, ../TensorAdvancedIndexing.cpp: several indices have the same strides."""
-    for index in given:
+    copies = {}
+    for at, index in enumerate(given):
         if index.device != kernel.args[0].device:
-            kernel.buffer("copy of the index", size_of(index))
+            copies[at] = f"copy of index {at}"
+            kernel.buffer(copies[at], size_of(index))
     indices = list(torch.broadcast_tensors(*given)) if given else []  # type: ignore[no-untyped-call]
     for at, index in enumerate(indices):
         if index.dtype == torch.int32:
             kernel.buffer("index in 64 bit", 8 * index.numel())
             indices[at] = index.contiguous()
     if len({index.stride() for index in indices}) > 1:
-        for index in indices:
-            if not index.is_contiguous():
-                kernel.buffer("contiguous index", 8 * index.numel())
+        replaced = [at for at, index in enumerate(indices) if not index.is_contiguous()]
+        for at in replaced:
+            kernel.buffer("contiguous index", 8 * indices[at].numel())
+        kernel.free(*(copies[at] for at in replaced if at in copies))
 
 
 @rule("cuda", aten.index.Tensor)
@@ -189,18 +193,25 @@ def index_put(kernel: Kernel) -> None:
     given = _indices(kernel)
     if not given or not x.numel() or not all(index.numel() for index in given):
         return
+    if values.device != x.device:
+        kernel.buffer("value on the GPU", size_of(values))
     if not added:
         _same_strides(kernel, given)
         return
     n = torch.broadcast_tensors(*given)[0].numel()  # type: ignore[no-untyped-call]
     linear = 8 * n
-    unsafe = len(kernel.args) > 4 and kernel.args[4]
+    # What autograd calls, index_backward in FunctionsManual.cpp, does not check its indices.
+    by_autograd = in_backward() and not torch.is_grad_enabled()
+    unsafe = by_autograd or (len(kernel.args) > 4 and kernel.args[4])
     for place, index in enumerate(given):  # computeLinearIndex, and wrapIndexOnce
-        if not unsafe:
+        here = index.device == x.device  # else all this is done on the CPU
+        if here and not unsafe:
             _check_range(kernel, index)
-        kernel.buffer("index from 0", linear)
+        if here:
+            kernel.buffer("index from 0", linear)
         kernel.buffer("index times stride" if place else "linear index", linear)
-        kernel.free("index from 0")
+        if here:
+            kernel.free("index from 0")
         if place:
             kernel.free("index times stride")
     indexed = [size for size, i in zip(x.shape, kernel.args[1], strict=False) if i is not None]
@@ -232,6 +243,17 @@ def _slice(x: torch.Tensor, indices: Sequence[torch.Tensor | None]) -> int:
     return math.prod(x.shape[last + 1 :])
 
 
+@rule("cuda", aten.scatter_reduce.two, aten.scatter_reduce_.two)
+def scatter_reduce(kernel: Kernel) -> None:
+    """scatter_reduce_two, ../TensorAdvancedIndexing.cpp: for a mean, how many there are of each."""
+    x, _, index, src, reduction = kernel.args[:5]
+    kernel.allocate_outputs()
+    if reduction == "mean" and index.numel():
+        kernel.buffer("ones", size_of(src))
+        kernel.buffer("counts", size_of(x))
+        kernel.buffer("where none is", x.numel())
+
+
 @rule("cuda", aten.embedding.default)
 def embedding(kernel: Kernel) -> None:
     """embedding_symint, ../Embedding.cpp: indices in one row, copied where that takes a copy."""
@@ -239,6 +261,13 @@ def embedding(kernel: Kernel) -> None:
     if indices.reshape(-1).untyped_storage()._cdata != indices.untyped_storage()._cdata:
         kernel.buffer("indices in a row", size_of(indices))
     kernel.allocate_outputs()
+
+
+@rule("cuda", aten._embedding_bag.default, aten._embedding_bag_forward_only.default)
+def embedding_bag(kernel: Kernel) -> None:
+    """_embedding_bag_cuda, EmbeddingBag.cu: sizes and places of the bags come first."""
+    out, of_places, sizes, maxima = range(4)
+    kernel.allocate(sizes, of_places, out, maxima)
 
 
 @rule("cuda", aten.embedding_dense_backward.default)
