@@ -77,7 +77,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def measure(session: nox.Session) -> None:
     """Measure this machine's GPU and record it: the book's grid; -- --help lists what else."""
-    install(session)
+    install(session, "measure")
     session.run("python", "-m", "attnmem", "measure", *session.posargs)
 
 

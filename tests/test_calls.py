@@ -156,6 +156,14 @@ def test_reading_the_loss_is_refused_with_its_line():
         trace_call(lambda: (loss := model(x).sum()).backward() or loss.item())
 
 
+def test_what_pytorch_itself_reads_is_refused_with_its_name_there():
+    with torch.device("meta"):
+        model, x = nn.Linear(8, 8), torch.randn(2, 8)
+    optimizer = torch.optim.Adafactor(model.parameters())
+    with pytest.raises(CannotFollow, match="item in PyTorch's _adafactor"):
+        trace_call(lambda: model(x).sum().backward() or optimizer.step())
+
+
 def test_gradients_of_gradients_warn_in_a_call_too():
     with torch.device("meta"):
         model, x = nn.Linear(8, 1), torch.randn(4, 8, requires_grad=True)
@@ -177,6 +185,34 @@ def test_a_scaler_that_pytorch_has_switched_off_warns():
         model, x = nn.Linear(8, 1), torch.randn(4, 8)
     with pytest.warns(UserWarning, match="a GradScaler that is off"):
         trace_call(lambda: scaler.scale(model(x).sum()).backward())
+
+
+def test_a_scaler_that_is_on_takes_the_step_and_says_so():
+    with torch.device("meta"):
+        model, x = nn.Linear(8, 1), torch.randn(4, 8)
+    optimizer, scaler = torch.optim.Adam(model.parameters()), torch.amp.GradScaler("meta")
+
+    def step():
+        scaler.scale(model(x).sum()).backward()
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+
+    with pytest.warns(UserWarning, match="a GradScaler skips the step") as said:
+        first, second = trace_call(step), trace_call(step)
+    assert all(warning.filename == __file__ for warning in said)
+    assert second.parameter_bytes > first.parameter_bytes  # the state is there
+
+
+def test_autocast_of_the_device_meta_is_that_of_the_gpu():
+    with torch.device("meta"):
+        model, x = nn.Linear(8, 8), torch.randn(4, 8)
+
+    def step(device):
+        with torch.autocast(device, dtype=torch.bfloat16):
+            return model(x).sum()
+
+    assert trace_call(lambda: step("meta")).timeline == trace_call(lambda: step("cuda")).timeline
 
 
 def test_an_operation_that_only_writes_into_its_arguments_needs_no_answer():

@@ -55,6 +55,12 @@ OPERATIONS = {
     "scatters": lambda q: q.scatter(2, torch.zeros(q.shape, dtype=torch.long), 1.0),
     "adds rows": lambda q: zeros(q).scatter_add(0, rows(q), q[0, 0]),
     "adds narrow rows": lambda q: zeros(q)[:, :8].index_add(0, torch.arange(40), q[0, 0, :, :8]),
+    "gathers columns": lambda q: q[0, 0].mT.gather(0, rows(q)[:24].expand(24, 24)),
+    "averages rows": lambda q: q.scatter_reduce(0, torch.zeros(q.shape).long(), q, "mean"),
+    "selects columns": lambda q: q[0, 0].mT.index_select(1, torch.arange(5)),
+    "fused attention": lambda q: F.scaled_dot_product_attention(q, q, q),
+    "sorts along the first": lambda q: q[0, 0].sort(stable=True, dim=0, descending=True)[0],
+    "adds twice by an index": lambda q: zeros(q).index_add(0, torch.arange(40), q[0, 0], alpha=2),
     "adds by an index": lambda q: zeros(q).index_add(0, torch.arange(40), q[0, 0]),
     "norms of a layer": lambda q: F.layer_norm(q.mT, (40,), q[0, 0, :, 0].contiguous()),
     "norms of groups": lambda q: F.group_norm(q, 3),
@@ -88,6 +94,17 @@ def test_a_fast_path_of_the_cpu_is_refused():
 
     with pytest.raises(CannotFollow, match="set_fastpath_enabled"):
         trace(program, w, device="cpu")
+
+
+def test_a_number_ends_with_its_graph():
+    def program(q, k, v):
+        for _ in range(3):
+            scaled = (q * 2.0).detach()
+        return (q + scaled) @ k.mT @ v
+
+    w = Workload(batch=1, heads=1, seq_len=64, head_dim=64, dtype=torch.float32)
+    m = measure(program, w, training=True, device="cpu")
+    assert trace(program, w, training=True, device="cpu").peak_bytes == m.peak_bytes
 
 
 def test_what_is_moved_to_the_dtype_of_another_is_not_copied():

@@ -32,7 +32,7 @@ def predicted(version, w, training, device="cuda"):
         program = made(version, w)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*takes cuDNN on Hopper")
-        warnings.filterwarnings("ignore", ".*packs 16-bit matrices on some CPUs")
+        warnings.filterwarnings("ignore", ".*packs 16-bit matrices")
         return trace(program, w, training, device)
 
 

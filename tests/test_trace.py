@@ -178,9 +178,20 @@ def selected_keys(q, k, v):
     return standard_attention(q, k.index_select(-2, chosen), v.index_select(-2, chosen))
 
 
+def heads_from_a_list(q, k, v):
+    return standard_attention(q, k[:, [0, 2, 1]], v[..., (3, 1, 0, 2), :].sum(-2, keepdim=True) + v)
+
+
+def a_code_for_each_place(q, k, v):
+    code = F.one_hot(torch.arange(q.shape[-2], device=q.device) % 7, q.shape[-1])
+    return standard_attention(q + code, k, v)
+
+
 @pytest.mark.parametrize(
     "program",
     [
+        heads_from_a_list,
+        a_code_for_each_place,
         sigmoid_attention,
         blockwise,
         split_heads,
@@ -205,6 +216,57 @@ def test_programs_of_a_reader_s_own_are_traced_as_well(program, training):
     m = measure(program, W, training, "cpu")
     t = trace(program, W, training, "cpu")
     assert (t.peak_bytes, t.saved_bytes) == (m.peak_bytes, m.saved_bytes)
+
+
+class BySigmoid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, target):
+        ctx.save_for_backward(x, target)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, target = ctx.saved_tensors
+        return (torch.sigmoid(x) - target) * grad, None
+
+
+def test_the_backward_pass_of_a_loss_overwrites_its_sigmoid():
+    def made(program):
+        backward = itertools.dropwhile(
+            lambda event: event.label != "dO", trace(program, W, training=True).timeline
+        )
+        return [event.bytes for event in backward].count(4 * 2 * 3 * 200 * 16)
+
+    def loss(q, k, v):
+        return F.binary_cross_entropy_with_logits(q, k.detach())
+
+    def written_out(q, k, v):  # by the program, which does not overwrite
+        return BySigmoid.apply(q, k.detach())
+
+    # As recorded on an H200: of the sigmoid, the difference and the product only the first.
+    assert made(loss) == 1
+    assert made(written_out) == 1 + 3  # dO is one more
+
+
+def test_what_indexes_is_on_the_gpu_and_a_number_that_is_written_is_not():
+    def saved(index):
+        return trace(lambda q, k, v: q[:, index(q.device)] * v, W, training=True).saved_bytes
+
+    def as_tensor(device):
+        return torch.arange(3, device=device)
+
+    assert saved(lambda _: [0, 1, 2]) == saved(lambda _: range(3)) == saved(as_tensor)
+    assert saved(as_tensor) == saved(lambda _: slice(3)) + 3 * 8 + 4 * 2 * 3 * 200 * 16
+
+    def written(q, k, v):
+        o = q * k
+        o[:, 0] = -1.0
+        o[:, 1, torch.arange(9, device=q.device)] = 0  # this one goes to the GPU in the kernel
+        return o + v
+
+    labels = [event.label for event in trace(written, W).timeline]
+    assert "scalar_tensor" not in labels
+    assert labels.count("value on the GPU") == 2
 
 
 WORKLOADS = st.builds(
@@ -359,8 +421,9 @@ def test_a_mask_that_is_padded_does_not_stay():
     assert trace(program, w, training=True).peak_bytes == 7906008
 
 
-def test_packed_matrices_on_a_cpu_warn():
-    with pytest.warns(UserWarning, match="packs 16-bit matrices on some CPUs"):
+def test_packed_matrices_on_a_cpu_warn(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    with pytest.warns(UserWarning, match="packs 16-bit matrices on a CPU with AMX"):
         trace(plain_sdpa, replace(W, dtype=torch.bfloat16), device="cpu")
 
 

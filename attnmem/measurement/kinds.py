@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from attnmem.corpus.steps import calls, recipes
-from attnmem.measurement import decode, passes_grid
+from attnmem.measurement import decode, operations, passes_grid
 from attnmem.measurement.calls import as_calls, record_calls
 from attnmem.measurement.cures import save_fragmentation, with_times
 from attnmem.measurement.grid import corpus_grid, cures_grid, grid, modules_grid, speed_grid
@@ -77,9 +77,16 @@ def _steps(device: torch.device, output: Path, show: Show) -> Sequence[str]:
     return record.failures
 
 
+def _operations(device: torch.device, output: Path, show: Show) -> Sequence[str]:
+    found = operations.try_operations(device, show(operations.samples(), "Operations"))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(operations.as_text(found, device), encoding="utf-8")
+    return []
+
+
 #: Each kind, by its name: the book's grid, programs after public projects, of these the modules
 #: with what the allocator held before, training steps of models, the cures of What to do, attention
-#: in tiles beside its like, and one token at a time.
+#: in tiles beside its like, one token at a time; and PyTorch's own samples of each operation.
 KINDS = {
     "book": Kind(_book, "{}.json"),
     "corpus": Kind(_corpus, "corpus/{}.json.gz"),
@@ -88,6 +95,7 @@ KINDS = {
     "cures": Kind(_cures, "cures/{}.json", cuda=True),
     "tiles": Kind(_tiles, "tiles/{}.json", cuda=True),
     "decode": Kind(_decode, "decode/{}.json", cuda=True),
+    "operations": Kind(_operations, "operations/{}.txt"),
 }
 
 

@@ -13,14 +13,15 @@ from attnmem.timeline import in_backward
 aten = torch.ops.aten
 
 
-def in_place(op: Any, args: Sequence[Any], zeros: int | None) -> torch.Tensor | None:
+def in_place(op: Any, args: Sequence[Any], made: tuple[Any, int] | None) -> torch.Tensor | None:
     """The argument of ``op`` that autograd would overwrite with the result, if it would.
 
     Autograd allocates more when a dispatch mode is on (isTensorSubclassLike in ATen's
     TensorSubclassLikeUtils.h). Without one, it adds a second gradient of a tensor to the first if
-    nothing else holds that (accumulate in csrc/autograd/input_buffer.cpp), and the backward of a
-    selection writes into the zeros it has just made (FunctionsManual.cpp), whose storage has the
-    id ``zeros``.
+    nothing else holds that (accumulate in csrc/autograd/input_buffer.cpp), the backward of a
+    selection writes into the zeros it has just made, and
+    binary_cross_entropy_with_logits_backward into its sigmoid (FunctionsManual.cpp). ``made``: the
+    operation before, and the id of the storage that it has made.
     """
     if not in_backward() or torch.is_grad_enabled():
         return None
@@ -29,9 +30,13 @@ def in_place(op: Any, args: Sequence[Any], zeros: int | None) -> torch.Tensor | 
         # In fewer hands: Python called, not autograd. A part of a larger tensor is not overwritten.
         if min(counts) >= (alone := _engine_s_own()) and _dense(args[0]):
             return args[0] if counts[0] == alone else None
-    if op in SELECTIONS_BACKWARD and id(args[0].untyped_storage()) == zeros:
-        return args[0]  # type: ignore[no-any-return]
-    return None
+    first, storage = made or (None, None)
+    follows = SELECTIONS_BACKWARD if first in ZEROS else AFTER_SIGMOID if first else ()
+    if op not in follows or id(args[0].untyped_storage()) != storage:
+        return None
+    overwritten: torch.Tensor = args[0]
+    its_own = first in ZEROS or _references(overwritten) == _engine_s_own()
+    return overwritten if its_own else None
 
 
 def _dense(x: torch.Tensor) -> bool:
@@ -71,6 +76,8 @@ def _engine_s_own() -> tuple[int, int]:
 
 
 ZEROS = {aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default}
+FIRST = ZEROS | {aten.sigmoid.default}
+AFTER_SIGMOID = {aten.sub.Tensor, aten.mul.Tensor}
 SELECTIONS_BACKWARD = {
     aten.scatter.src,
     aten.scatter_add.default,

@@ -56,7 +56,7 @@ def trace_call(
     with (
         _disable_current_modes(),
         before_backward(lambda: saved.append(recorder.live)),
-        Dispatch(device, capability, recorder.has_values),
+        Dispatch(device, capability, recorder.has_values, valued=device == "cpu"),
         recorder,
     ):
         step()

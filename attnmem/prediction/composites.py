@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from attnmem.prediction.choice import kernel_for
-from attnmem.prediction.refusal import refuse
+from attnmem.prediction.refusal import refuse, warn
 
 FAST_PATH = (
     "{} takes a fast path in eval() that a prediction can't follow. Switch it off with "
@@ -102,3 +102,15 @@ def multi_head_attention_on_cpu(*_: Any, **__: Any) -> Any:
 def encoder_layer(*_: Any, **__: Any) -> Any:
     """``nn.TransformerEncoderLayer`` in ``eval()``: transformers/transformer.cpp."""
     raise refuse(FAST_PATH.format("nn.TransformerEncoderLayer"))
+
+
+def einsum(equation: str, operands: Sequence[torch.Tensor], **_: Any) -> Any:
+    """torch.functional.einsum: opt_einsum chooses the order of products, if it is installed."""
+    optimizer = torch.backends.opt_einsum
+    if len(operands) > 2 and (optimizer.enabled or not optimizer.is_available()):
+        warn(
+            "a product of three tensors or more in einsum goes in another order where the package "
+            f"opt_einsum is installed, as it is {'' if optimizer.is_available() else 'not '}here; "
+            "the trace takes the order of here"
+        )
+    return NotImplemented

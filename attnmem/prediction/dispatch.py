@@ -18,10 +18,10 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch.overrides import TorchFunctionMode
 
-from attnmem.prediction import composites, legacy
+from attnmem.prediction import composites, indexing, legacy
 from attnmem.prediction.autocast import Autocast
 from attnmem.prediction.autograd import by_values, prepare
-from attnmem.prediction.refusal import RAISED, VALUES, refuse, settle, warn
+from attnmem.prediction.refusal import RAISED, refuse, refuse_reading, settle, warn
 from attnmem.prediction.sdpa import attention
 from attnmem.prediction.stand_ins import STREAMS, kernels_of_triton, stand_ins
 from attnmem.prediction.threads import TRACING
@@ -29,6 +29,7 @@ from attnmem.prediction.threads import TRACING
 # Modules of PyTorch whose Python functions ask for modes.
 ASKING = (F, torch.functional, torch._tensor, torch.autograd, torch.overrides)
 META = torch.device("meta")
+VARIABLE: Any = torch._C._VariableFunctions
 CONVERSIONS = ("array", "bool", "int", "float", "index", "complex", "contains")
 READING = {
     getattr(torch.Tensor, f"__{name}__" if name in CONVERSIONS else name)
@@ -43,14 +44,21 @@ FOLLOWED = {torch._native_multi_head_attention}
 class Dispatch(TorchFunctionMode):
     """Answers where tensors are, and sends calls the way that they go on ``device``.
 
-    Tensors without data, on ``meta``, stand for those on the device.
+    Tensors without data, on ``meta``, stand for those on the device. With ``valued`` it is a CPU
+    whose tensors have data.
     """
 
     def __init__(
-        self, device: str, capability: tuple[int, int], has_values: Callable[[torch.Tensor], bool]
+        self,
+        device: str,
+        capability: tuple[int, int],
+        has_values: Callable[[torch.Tensor], bool],
+        *,
+        valued: bool = False,
     ) -> None:
         super().__init__()
         self.has_values = has_values
+        self.valued = valued
         self.device = torch.device(device, 0) if device == "cuda" else torch.device(device)
         self.routes = _routes(device, capability)
         self.stand_ins = stand_ins(device, capability)
@@ -116,7 +124,7 @@ class Dispatch(TorchFunctionMode):
         if isinstance(function, MethodWrapperType):
             return function(*args)  # any other property
         if function in READING and not self.has_values(args[0]):
-            raise refuse(f"{function.__name__}: {VALUES}")
+            raise refuse_reading(function.__name__)
         args, kwargs = self._placed(function, args, kwargs or {})
         if torch.is_autocast_enabled(self.device.type):
             cast = self.autocast.cast(function, args, kwargs)
@@ -160,7 +168,8 @@ class Dispatch(TorchFunctionMode):
             kwargs = kwargs | {"pin_memory": False}
         moves = function in (torch.Tensor.to, torch.Tensor.cpu)
         if self.device.type == "cpu" and not (moves and args[0].is_meta):
-            if kwargs.get("requires_grad") or _is_matrix(function, args, kwargs):
+            written = not self.valued and _is_matrix(function, args, kwargs)
+            if kwargs.get("requires_grad") or written:
                 kwargs = kwargs | {"device": META}  # autograd wants it where its gradient will be
             return args, kwargs  # what else is made on the CPU has values, and may be asked
         if any(isinstance(x, torch.device) or (moves and isinstance(x, str)) for x in args):
@@ -308,7 +317,11 @@ def _routes(device: str, capability: tuple[int, int]) -> dict[Any, Callable[...,
     """Function of PyTorch -> what stands for it on the device, or answers ``NotImplemented``."""
     both: dict[Any, Callable[..., Any]] = by_values() | {
         torch.Tensor.type: functools.partial(legacy.type_of, device),
-        torch._C._VariableFunctions._make_dual: _make_dual,
+        VARIABLE._make_dual: _make_dual,
+        torch.Tensor.__getitem__: indexing.get,
+        torch.Tensor.__setitem__: indexing.put(device),
+        torch._C._nn.one_hot: indexing.one_hot(device),
+        VARIABLE.einsum: composites.einsum,
         torch.tensor: _tensor,
         torch.as_tensor: _as_tensor,
         torch.asarray: _as_tensor,

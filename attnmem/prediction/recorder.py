@@ -11,11 +11,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from attnmem.prediction.autograd import ZEROS, in_place
+from attnmem.prediction.autograd import FIRST, in_place
 from attnmem.prediction.kernels import NUMBER, kernel_of
 from attnmem.prediction.modules import OUTSIDE, Modules
 from attnmem.prediction.numbers import Numbers
-from attnmem.prediction.refusal import VALUES, CannotFollow, refuse, suspect
+from attnmem.prediction.refusal import CannotFollow, refuse, refuse_reading, suspect
 from attnmem.prediction.shapes import SHAPES
 from attnmem.prediction.work import step
 from attnmem.timeline import Stage, Step, stage_after, step_name, touches_data
@@ -53,7 +53,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.blocks: dict[int, Block] = {}
         self.watchers: dict[int, weakref.ref[Any]] = {}
         self.numbers = Numbers()
-        self.zeros: int | None = None  # the storage that was just filled with zeros
+        self.made: tuple[Any, int] | None = None  # by which operation, just now: which storage
         self.unread: dict[int, weakref.ref[Any]] = {}  # on the CPU, copies of what has no data
 
     def name(self, label: str, tensor: torch.Tensor) -> None:
@@ -93,20 +93,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             kwargs = kwargs | {"pin_memory": False}  # the CPU's memory: nothing to predict
         inputs = _tensors([*args, *kwargs.values()])
         if op is aten._local_scalar_dense.default and not self.has_values(args[0]):
-            raise refuse(f"{step_name(op)}: {VALUES}")
+            raise refuse_reading(step_name(op))
         beside = any(not x.is_meta for x in inputs) or op in COPIES
         if beside and (made := self._on_the_host(op, args, kwargs, inputs)) is not None:
             return made
         for x in inputs:
             if (x.is_meta or self.device == "cpu") and (block := self._is_other(x)):
                 self.existing.append(block)
-        result = kept = in_place(op, args, self.zeros)
+        result = kept = in_place(op, args, self.made)
         if kept is None:
             valued = beside or not (inputs or kwargs.get("device") == META)  # may be read
             result = self._run(op if valued else SHAPES.get(op, op), args, kwargs, inputs)
         outputs = _tensors([result])
         if op.is_view:  # most operations are, and do nothing to memory
-            self.zeros = None
+            self.made = None
             return result
         if op._schema.is_mutable:
             self._check_sizes(inputs)
@@ -114,8 +114,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._check_gradients(inputs)
         if outputs and not outputs[0].is_meta and self.device == "cuda":
             return result  # made on the CPU: not the GPU's memory
-        self.zeros = id(outputs[0].untyped_storage()) if op in ZEROS else None
-        fresh = self._allocate(op, args, inputs, outputs)
+        if op in FIRST:
+            self.made = op, id(outputs[0].untyped_storage())
+        elif kept is None or (self.made and self.made[0] is not aten.sigmoid.default):
+            self.made = None
+        fresh = self._allocate(op, args, kwargs, inputs, outputs)
         for x in outputs:
             self._is_other(x)  # such as a seed, which a kernel keeps on the CPU
         if outputs and (fresh or op._schema.is_mutable or kept is not None) and touches_data(op):
@@ -127,6 +130,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self,
         op: Any,
         args: Sequence[Any],
+        kwargs: dict[str, Any],
         inputs: list[torch.Tensor],
         outputs: list[torch.Tensor],
     ) -> bool:
@@ -134,20 +138,22 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = step_name(op)
         own: dict[str, Block] = {}
         fresh = False
-        kernel = None if op.is_view else kernel_of(op, args, inputs, outputs, self.device)
+        kernel = None
+        if not op.is_view:
+            kernel = kernel_of(op, args, inputs, outputs, self.device, kwargs)
         for item in kernel.actions if kernel else range(len(outputs)):
             if isinstance(item, int):
                 fresh |= self._watch(outputs[item], name)
             elif isinstance(item, str):
                 self._end(own.pop(item))
-            elif item[0] == NUMBER and self.numbers.used(op):
+            elif item[0] == NUMBER and self.numbers.used():
                 pass  # the one that was kept
             else:
                 label = item[0] if item[0] not in own else f"{item[0]} {len(own)}"
                 own[label] = Block(*item, self.modules.here())
                 self._add(own[label], own[label].bytes)
         for block in reversed(own.values()):  # as C++ ends its local variables
-            if block.label != NUMBER or not self.numbers.kept(op, inputs, block):
+            if block.label != NUMBER or not self.numbers.kept(op, inputs, outputs[0], block):
                 self._end(block)
         return fresh
 
@@ -165,12 +171,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         except (NotImplementedError, torch._subclasses.fake_tensor.DynamicOutputShapeException):
             if isinstance(function, torch._ops.OpOverload) and not function._schema.returns:
                 return None  # it writes into what it is given, such as a fused optimizer
-            raise refuse(f"{function} has no answer without data: {VALUES}") from None
+            raise refuse_reading(f"{function} has no answer without data") from None
         except RuntimeError as error:
             if "fake impl" in str(error):
                 raise refuse(f"{function} has no shapes to go by: give it register_fake") from None
             if "Meta kernel" in str(error) or "meta tensor" in str(error):
-                raise refuse(f"{function} has no answer without data: {VALUES}") from None
+                raise refuse_reading(f"{function} has no answer without data") from None
             raise
 
     def _run_mixed(

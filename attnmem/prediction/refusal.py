@@ -12,7 +12,7 @@ import torch
 # Frames of these are not the program's.
 NOT_THE_PROGRAM = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 
-VALUES = "what it reads are values, and a prediction has shapes alone. Make the choice outside"
+VALUES = "what it reads are values, and a prediction has shapes alone"
 
 # What PyTorch says where it finds no data, or no GPU -> what that means here.
 MEANINGS = {
@@ -40,6 +40,20 @@ class CannotFollow(RuntimeError):  # noqa: N818 (it is raised to be read)
 def refuse(why: str) -> CannotFollow:
     """The error to raise, with the line of the program that is running now."""
     RAISED.append(_at(why, *_place()))
+    return RAISED[-1]
+
+
+def refuse_reading(what: str) -> CannotFollow:
+    """The error to raise where ``what`` reads values: for the program, or inside of PyTorch."""
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename.startswith(NOT_THE_PROGRAM[1:]):
+        frame = frame.f_back
+    if frame.f_code.co_filename.startswith(NOT_THE_PROGRAM[0]):
+        name = f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}"
+        what, advice = f"{what} in PyTorch's {name}", "Take another way than this call"
+    else:
+        advice = "Make the choice outside"
+    RAISED.append(_at(f"{what}: {VALUES}. {advice}", *_place()))
     return RAISED[-1]
 
 

@@ -82,10 +82,12 @@ def _warn(choice: Choice, choose: Callable[..., Choice], device: str, dtype: tor
                 f"is above 9.15, else {older}; the trace takes cuDNN. Choose with "
                 "torch.nn.attention.sdpa_kernel"
             )
-    if device == "cpu" and choice.kernel == "flash" and dtype.itemsize == 2:
+    # could_pack, native/CPUBlas.cpp.
+    packs = dtype.itemsize == 2 and torch.cpu._is_amx_tile_supported()
+    if device == "cpu" and choice.kernel == "flash" and packs:
         warn(
-            "scaled_dot_product_attention packs 16-bit matrices on some CPUs; the trace leaves "
-            "that out. Choose a kernel with torch.nn.attention.sdpa_kernel"
+            "scaled_dot_product_attention packs 16-bit matrices on a CPU with AMX; the trace "
+            "leaves that out. Choose a kernel with torch.nn.attention.sdpa_kernel"
         )
 
 

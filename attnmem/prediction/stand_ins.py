@@ -23,6 +23,11 @@ STREAMS = (
 )
 SCRIPTED = "TorchScript can't be predicted: trace the function that was scripted"
 NESTED = "nested tensors can't be predicted: how much memory they take is in their values. Pad them"
+CAUSAL = (
+    "whether a mask is causal is in its values. Tell with is_causal=True or False; of "
+    "nn.Transformer with src_is_causal and tgt_is_causal"
+)
+META = torch.device("meta")
 TRITON = "a Triton kernel can't be predicted: what it does is not PyTorch's"
 ASKS = "this asks the GPU itself, and a prediction has none. Ask outside"
 
@@ -31,11 +36,14 @@ ASKS = "this asks the GPU itself, and a prediction has none. Ask outside"
 def stand_ins(device: str, capability: tuple[int, int]) -> tuple[Patch, ...]:
     """What is replaced on ``device``, ``"cuda"`` or ``"cpu"``."""
     autograd: Any = torch.autograd
+    transformer: Any = torch.nn.modules.transformer
     both = (
         (torch._C, "_InferenceMode", _inference),
         (torch._C.ScriptFunction, "__call__", _refusing(SCRIPTED)),
         (torch._C.ScriptMethod, "__call__", _refusing(SCRIPTED)),
         (torch._tensor_str, "_str", _printing(torch._tensor_str._str)),
+        (torch.autocast, "__init__", _autocast(torch.autocast.__init__, device)),
+        (transformer, "_detect_is_causal_mask", _is_causal(transformer._detect_is_causal_mask)),
         (torch.UntypedStorage, "data_ptr", _data_ptr(torch.UntypedStorage.data_ptr)),
         *_all_refusing(
             torch.nested,
@@ -79,6 +87,7 @@ def stand_ins(device: str, capability: tuple[int, int]) -> tuple[Patch, ...]:
             SimpleNamespace(rangePushA=_nothing, rangePop=_nothing, markA=_nothing),
         ),
         (torch.amp.GradScaler, "scale", _scaling(torch.amp.GradScaler.scale)),
+        (torch.amp.GradScaler, "_maybe_opt_step", _stepping),
         (torch, "Generator", _generator(torch.Generator)),
         *((cuda, kind.__name__, kind) for kind in cuda_types()),
     )
@@ -118,6 +127,25 @@ def _all_refusing(owner: Any, names: str, why: str) -> list[Patch]:
 def _inference(mode: bool = True) -> contextlib.AbstractContextManager[Any]:
     # Under it PyTorch does not take composite operations apart, but they do the same to memory.
     return torch.set_grad_enabled(not mode)
+
+
+def _autocast(original: Callable[..., None], device: str) -> Callable[..., None]:
+    def init(self: Any, device_type: str, *args: Any, **options: Any) -> None:
+        original(self, device if device_type == "meta" else device_type, *args, **options)
+
+    return init
+
+
+def _is_causal(original: Callable[..., bool]) -> Callable[..., bool]:
+    def detect(
+        mask: torch.Tensor | None, is_causal: bool | None = None, size: int | None = None
+    ) -> bool:
+        asked = is_causal is None and mask is not None and mask.untyped_storage().device == META
+        if asked and mask.shape[-2:] == (size or mask.shape[-2],) * 2:  # type: ignore[union-attr]
+            raise refuse(CAUSAL)
+        return original(mask, is_causal, size)
+
+    return detect
 
 
 def _printing(original: Callable[..., str]) -> Callable[..., str]:
@@ -163,6 +191,14 @@ def _scaling(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(scaler, outputs)
 
     return scale
+
+
+def _stepping(_: Any, optimizer: Any, __: Any, *args: Any, **options: Any) -> Any:
+    warn(
+        "a GradScaler skips the step where a gradient is infinite, which is in the values; the "
+        "trace takes the step"
+    )
+    return optimizer.step(*args, **options)
 
 
 def _start(original: Callable[[Thread], None], device: str) -> Callable[[Thread], None]:

@@ -247,12 +247,13 @@ def trace(
     functions, flex_attention, TorchScript and Triton; what another thread does on the device;
     CUDA's streams and graphs, a second GPU, and what asks the GPU of itself; sparse and nested
     tensors; forward-mode derivatives; operators of others without ``register_fake``; parameters on
-    the CPU of a module that the program only closes over; two fast paths of ``eval()``. Warned of
-    by name: operations that are not known, or are known to allocate what is not known; gradients of
-    gradients; fused attention under ``torch.vmap``; ``empty_cache``; a tensor that is printed. Not
-    seen: what extensions allocate inside their operators, a pool of threads that is none of
-    Python's ``concurrent.futures`` and was there before, on a CPU buffers of its kernels' threads,
-    and code of PyTorch that another release writes in another way.
+    the CPU of a module that the program only closes over; whether a mask of ``nn.Transformer`` is
+    causal; two fast paths of ``eval()``. Warned of by name: operations that are not known, or are
+    known to allocate what is not known; three tensors in ``einsum``; gradients of gradients; fused
+    attention under ``torch.vmap``; ``empty_cache``; a tensor that is printed; whether a GradScaler
+    steps. Not seen: what extensions allocate inside their operators, a pool of threads that is none
+    of Python's ``concurrent.futures`` and was there before, on a CPU buffers of its kernels'
+    threads, and code of PyTorch that another release writes in another way.
 
     Raises ``ValueError`` for another device, or a dtype that random numbers do not have, and
     whatever ``program`` raises.

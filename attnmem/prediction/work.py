@@ -116,8 +116,12 @@ PER_ELEMENT = {
     aten._softmax_backward_data.default: SOFTMAX_BACKWARD_OPS,
     aten.copy_.default: 0,
     aten.fill_.Scalar: 0,
+    aten.fill_.Tensor: 0,
 }
-OVERWRITES = {aten.copy_.default, aten.fill_.Scalar, aten.zero_.default, aten.normal_.default}
+OVERWRITES = {
+    *(aten.copy_.default, aten.zero_.default, aten.normal_.default),
+    *(aten.fill_.Scalar, aten.fill_.Tensor),
+}
 SPECIAL = {
     aten._softmax,
     aten._safe_softmax,

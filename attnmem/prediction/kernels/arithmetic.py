@@ -1,38 +1,38 @@
-"""What products, sums on a CPU and other arithmetic allocate beside their outputs.
+"""What products, powers and other arithmetic allocate beside their outputs.
 
 Places in PyTorch are below aten/src/ATen/native.
 """
 
 import functools
+from typing import Any
 
 import torch
 
-from attnmem.prediction.kernels.reductions import LOW, dims_of, loops
-from attnmem.prediction.kernels.rules import Kernel, rule, size_of
+from attnmem.prediction.kernels.reductions import LOW
+from attnmem.prediction.kernels.rules import Kernel, Tensors, rule, size_of
 
 aten = torch.ops.aten
 
 
-@rule("cpu", aten.sum.default, aten.sum.dim_IntList)
-def sums(kernel: Kernel) -> None:
-    """What is not summed in its own dtype is cast first: make_reduction, ReduceOpsUtils.h.
-
-    16-bit numbers are summed in 32 bit along two loops: should_use_acc_buffer, ReduceOps.cpp.
-    """
-    x, total = kernel.inputs[0], kernel.outputs[0]
+@rule("cuda", aten.mm.default, aten.addmm.default)
+def mm(kernel: Kernel) -> None:
+    """Copies matrices that cuBLAS can't read: prepare_matrix_for_cublas, cuda/Blas.cpp."""
     kernel.allocate(0)
-    if x.dtype != total.dtype:
-        kernel.buffer("cast operand", x.numel() * total.itemsize)
-    elif x.dtype in LOW and x.numel() and loops(x, total, dims_of(kernel, 1)).output[:2] == (0, 0):
-        kernel.buffer("sum in 32 bit", 4 * total.numel())
-        kernel.buffer("cast operand", 4 * x.numel())
+    for matrix in reversed(kernel.inputs[-2:]):
+        if _readable(matrix) or aten.is_non_overlapping_and_dense.default(matrix):
+            continue
+        kernel.buffer("copy inside mm", size_of(matrix))
 
 
-@rule("cuda", aten.bmm.default)
+@rule("cuda", aten.bmm.default, aten.baddbmm.default)
 def bmm(kernel: Kernel) -> None:
-    """Copies operands that cuBLAS can't read: prepare_batch_matrix_for_cublas, cuda/Blas.cpp."""
+    """Copies operands that cuBLAS can't read: prepare_batch_matrix_for_cublas, cuda/Blas.cpp.
+
+    cuBLAS has the columns first: where the result has rows, the second operand comes first.
+    """
     kernel.allocate(0)
-    for operand in kernel.inputs[-2:]:
+    operands = kernel.inputs[-2:]
+    for operand in operands if kernel.outputs[0].shape[2] == 1 else reversed(operands):
         _, rows, columns = operand.shape
         _, row, column = operand.stride()
         by_rows = column == 1 and row >= max(1, columns)
@@ -49,109 +49,90 @@ def power_by_number(kernel: Kernel) -> None:
         kernel.unknown("casts to complex numbers")
 
 
-NUMBER = "number"
-ARITHMETIC = [
-    getattr(getattr(aten, name + suffix), overload)
-    for name in ("add", "sub", "mul", "div", "rsub", "fmod", "remainder", "floor_divide")
-    for suffix in ("", "_")
-    if hasattr(aten, name + suffix)
-    for overload in getattr(aten, name + suffix).overloads()
-]
-COMPARISONS = [
-    getattr(getattr(aten, name), overload)
-    for name in ("eq", "ne", "lt", "le", "gt", "ge")
-    for overload in ("Scalar", "Tensor")
-]
-BINARY = [
-    getattr(getattr(aten, name), overload)
-    for name in ("maximum", "minimum", "pow", "clamp", "clamp_min", "clamp_max", "atan2", "where")
-    for overload in getattr(aten, name).overloads()
-    if overload in ("default", "self", "Tensor", "Tensor_Tensor")
-]
+@rule("cuda", aten.abs.default, aten.angle.default)
+def complex_to_real(kernel: Kernel) -> None:
+    """unary_op_impl_with_complex_to_float_out, UnaryOps.cpp: first as a complex number."""
+    x = kernel.inputs[0]
+    kernel.allocate(0)
+    if x.is_complex():
+        kernel.buffer("complex result", size_of(x))
 
 
-@rule("cpu", *ARITHMETIC)
-def arithmetic_on_cpu(kernel: Kernel) -> None:
-    """Operands are cast to one dtype first: compute_types, TensorIterator.cpp.
-
-    A number becomes a tensor of one f64 or i64. A GPU casts in registers, and keeps numbers on
-    the CPU.
-    """
-    args, inputs, outputs = kernel.args, kernel.inputs, kernel.outputs
-    in_place = outputs[0] is inputs[0]
-    common = torch.result_type(*args[:2]) if in_place else outputs[0].dtype
-    if len(args) > 1 and isinstance(args[1], int | float) and not isinstance(args[1], bool):
-        number = torch.float64 if isinstance(args[1], float) else torch.int64
-        kernel.buffer(NUMBER, number.itemsize)
-        if common != number:
-            kernel.buffer("cast number", common.itemsize)
-    for operand in inputs:
-        if operand.dtype != common:
-            kernel.buffer("cast operand", operand.numel() * common.itemsize)
+@rule("cuda", aten.fill_.Tensor)
+def fill(kernel: Kernel) -> None:
+    """``fill_``, Fill.cpp: a value on the CPU is handed over with the launch."""
     kernel.allocate_outputs()
 
 
-@rule("cpu", *COMPARISONS)
-def comparisons_on_cpu(kernel: Kernel) -> None:
-    """Likewise, but that the number goes before what it was cast to: comparison_op, BinaryOps.cpp.
+NUMBER = "number"
+NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64, complex: torch.complex128}
 
-    ``wrapped_scalar_tensor_and_check_convert`` there makes the number a tensor.
+
+def _overloads(names: str) -> list[Any]:
+    packets = [getattr(aten, name + end, None) for name in names.split() for end in ("", "_")]
+    return [getattr(packet, x) for packet in packets if packet for x in packet.overloads()]
+
+
+# A number beside a tensor becomes a tensor of its own: wrapped_scalar_tensor.
+ARITHMETIC = _overloads("add sub rsub mul div remainder fmod copysign floor_divide")
+COMPARISONS = _overloads("eq ne lt le gt ge")
+BITWISE = _overloads("bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift")
+SHIFTS = _overloads("__lshift__ __rshift__ __ilshift__ __irshift__")
+
+
+@rule("cpu", *ARITHMETIC, *COMPARISONS, *BITWISE, *SHIFTS)
+def arithmetic_on_cpu(kernel: Kernel) -> None:
+    """As :func:`elementwise_on_cpu`. A number becomes a tensor of one f64 or i64.
+
+    A GPU casts in registers, and keeps numbers on the CPU.
     """
-    x, other = kernel.args[:2]
-    common = torch.result_type(x, other)
-    for operand in kernel.inputs:
-        if operand.dtype != common:
-            kernel.buffer("cast operand", operand.numel() * common.itemsize)
-    if isinstance(other, torch.Tensor):
-        kernel.allocate(0)
-        return
-    number = torch.float64 if isinstance(other, float) else torch.int64
-    kernel.buffer("compared number", number.itemsize)
-    if common != number:
+    args, common = kernel.args, _common(kernel)
+    number = NUMBERS.get(type(args[1])) if len(args) > 1 else None
+    if number:
+        kernel.buffer(NUMBER, number.itemsize)
+    _cast(kernel, kernel.inputs, common)
+    if number not in (None, common):
         kernel.buffer("cast number", common.itemsize)
-    kernel.allocate(0)
-    kernel.free("compared number")
+    kernel.allocate_outputs()
 
 
-@rule("cpu", *BINARY)
-def of_one_dtype(kernel: Kernel) -> None:
-    """What has not the result's dtype is cast first: compute_types, TensorIterator.cpp."""
-    out = kernel.outputs[0]
-    for operand in kernel.inputs:
-        if operand.dtype not in (out.dtype, torch.bool):
-            kernel.buffer("cast operand", operand.numel() * out.itemsize)
-    kernel.allocate(0)
+def elementwise_on_cpu(kernel: Kernel) -> None:
+    """Operands are cast to one dtype first: compute_types, TensorIterator.cpp."""
+    _cast(kernel, kernel.inputs, _common(kernel))
+    kernel.allocate_outputs()
 
 
-@rule("cpu", aten.pow.Scalar)
-def power_of_number_on_cpu(kernel: Kernel) -> None:
-    """pow_Scalar_out, Pow.cpp: the base becomes a tensor of one f64 or i64."""
-    base, exponent, out = kernel.args[0], kernel.inputs[0], kernel.outputs[0]
-    kernel.allocate(0)
-    if base == 1:
-        return
-    number = torch.float64 if isinstance(base, float) else torch.int64
-    kernel.buffer("base", number.itemsize)
-    if number != out.dtype:
-        kernel.buffer("cast base", out.itemsize)
-    if exponent.dtype != out.dtype:
-        kernel.buffer("cast operand", exponent.numel() * out.itemsize)
+@rule("cpu", aten.where.self)
+def choice_on_cpu(kernel: Kernel) -> None:
+    """Likewise, but for the condition."""
+    _cast(kernel, kernel.inputs[1:], kernel.outputs[0].dtype)
+    kernel.allocate_outputs()
 
 
-@rule("cpu", aten.mean.default, aten.mean.dim)
-def means_on_cpu(kernel: Kernel) -> None:
-    """mean_out, ReduceOps.cpp: a sum, of 16-bit numbers in 32 bit, divided by their number."""
-    x, out = kernel.inputs[0], kernel.outputs[0]
-    low = out.dtype in LOW
-    wide = 4 if low else out.itemsize
-    kernel.allocate(0)
-    if low:
-        kernel.buffer("sum in 32 bit", wide * out.numel())
-    if low or x.dtype != out.dtype:
-        kernel.buffer("cast operand", wide * x.numel())
-        kernel.free("cast operand")
-    kernel.buffer("how many", torch.int64.itemsize)
-    kernel.buffer("cast number", wide)
+@rule("cpu", *_overloads("masked_fill"))
+def masked_fill_on_cpu(kernel: Kernel) -> None:
+    """What is filled in is read as a number: ``masked_fill__cpu``, TensorAdvancedIndexing.cpp."""
+    kernel.allocate_outputs()
+
+
+def _cast(kernel: Kernel, operands: Tensors, common: torch.dtype) -> None:
+    out = kernel.outputs[0] if kernel.outputs else None
+    for operand in operands:
+        if operand.dtype != common:
+            if operand is not out or operand is kernel.args[0]:
+                kernel.buffer("cast operand", operand.numel() * common.itemsize)
+            if operand is out:  # given
+                kernel.buffer("result before its cast", operand.numel() * common.itemsize)
+
+
+def _common(kernel: Kernel) -> torch.dtype:
+    args, inputs, outputs = kernel.args, kernel.inputs, kernel.outputs
+    if not outputs:
+        return inputs[0].dtype
+    given = any(x is outputs[0] for x in inputs)
+    if given or outputs[0].dtype == torch.bool:
+        return torch.result_type(*args[:2]) if len(args) > 1 else inputs[0].dtype
+    return outputs[0].dtype
 
 
 @rule("cpu", aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)

@@ -217,23 +217,30 @@ def _copied_on_cpu(kernel: Kernel, masks: Sequence[torch.Tensor]) -> None:
 
 @rule("cpu", aten._scaled_dot_product_flash_attention_for_cpu.default)
 def flash_on_cpu(kernel: Kernel) -> None:
-    """cpu_flash_attention, native/cpu/FlashAttentionKernel.cpp, in 32 bit: buffers of threads."""
+    """cpu_flash_attention, native/cpu/FlashAttentionKernel.cpp: buffers of the threads."""
     query, key = kernel.args[:2]
     queries = _cpu_queries(query.shape[2])
     of_a_thread = queries * (min(512, key.shape[2]) + 2 + query.shape[3])
     kernel.allocate(0, 1)
     _copied_on_cpu(kernel, kernel.inputs[3:])
-    kernel.buffer("buffers of the threads", 4 * torch.get_num_threads() * of_a_thread)
+    wide = max(4, query.itemsize)
+    kernel.buffer("buffers of the threads", wide * torch.get_num_threads() * of_a_thread)
+    if query.itemsize == 2:
+        tile = 2 * queries * min(512, key.shape[2])
+        kernel.buffer("weights in 16 bit", torch.get_num_threads() * tile)
 
 
 @rule("cpu", aten._scaled_dot_product_flash_attention_for_cpu_backward.default)
 def flash_on_cpu_backward(kernel: Kernel) -> None:
-    """cpu_flash_attention_backward, native/cpu/FlashAttentionKernel.cpp, in 32 bit."""
+    """cpu_flash_attention_backward, native/cpu/FlashAttentionKernel.cpp."""
     query, key = kernel.args[1:3]
     queries = _cpu_queries(query.shape[2])
     tiles = 2 * queries * min(512, key.shape[2])
-    kernel.contiguous(kernel.inputs[0].transpose(1, 2))
     kernel.allocate_outputs()
+    kernel.contiguous(kernel.inputs[0].transpose(1, 2))
     _copied_on_cpu(kernel, kernel.inputs[6:])
-    kernel.buffer("buffers of the threads", 4 * torch.get_num_threads() * tiles)
-    kernel.buffer("row sums of dO∘O", 4 * queries)
+    wide = max(4, query.itemsize)
+    kernel.buffer("buffers of the threads", wide * torch.get_num_threads() * tiles)
+    if query.itemsize == 2:
+        kernel.buffer("tiles in 16 bit", 2 * torch.get_num_threads() * tiles)
+    kernel.buffer("row sums of dO∘O", wide * queries)

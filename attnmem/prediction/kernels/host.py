@@ -1,12 +1,13 @@
-"""What other kernels of a CPU allocate beside their outputs, or are known to, by no rule.
+"""What other kernels of a CPU allocate beside their outputs.
 
 Seen beside the allocator's own events on torch 2.13. Places are below aten/src/ATen/native.
 """
 
+import math
+
 import torch
 
-from attnmem.prediction.kernels.norms import euclidean_distance
-from attnmem.prediction.kernels.reductions import LOW
+from attnmem.prediction.kernels.reductions import ANY_AND_ALL, LOW, dims_of, loops
 from attnmem.prediction.kernels.rules import Kernel, rule, size_of
 
 aten = torch.ops.aten
@@ -34,19 +35,115 @@ def softmax_backward(kernel: Kernel) -> None:
     kernel.contiguous(*kernel.inputs[:2])
 
 
+@rule("cpu", aten.nansum.default, aten.linalg_vector_norm.default)
+@rule("cpu", aten.prod.default, aten.prod.dim_int)
+@rule("cpu", aten.cumsum.default, aten.cumprod.default, aten.logcumsumexp.default)
+def sums(kernel: Kernel) -> None:
+    """What is not summed in its own dtype is cast first: make_reduction, ReduceOpsUtils.h."""
+    x, total = kernel.inputs[0], kernel.outputs[0]
+    kernel.allocate(0)
+    if x.dtype != total.dtype:
+        kernel.buffer("cast operand", x.numel() * total.itemsize)
+
+
+@rule("cpu", aten.sum.default, aten.sum.dim_IntList)
+def sum_of(kernel: Kernel) -> None:
+    """Likewise; over two loops of 16 bit through 32: should_use_acc_buffer, ReduceOps.cpp."""
+    sums(kernel)
+    _through_32_bit(kernel, kernel.inputs[0])
+
+
+def _through_32_bit(kernel: Kernel, x: torch.Tensor) -> None:
+    total = kernel.outputs[0]
+    if not (x.dtype == total.dtype and x.dtype in LOW and x.numel()):
+        return
+    if loops(x, total, dims_of(kernel, 1)).output[:2] == (0, 0):
+        kernel.buffer("sum in 32 bit", 4 * total.numel())
+        kernel.buffer("operand in 32 bit", 4 * x.numel())
+
+
+@rule("cpu", aten.mean.default, aten.mean.dim)
+def means_on_cpu(kernel: Kernel) -> None:
+    """mean_out, ReduceOps.cpp: a sum, of 16-bit numbers in 32 bit, divided by their number."""
+    x, out = kernel.inputs[0], kernel.outputs[0]
+    low = out.dtype in LOW
+    wide = 4 if low else out.itemsize
+    kernel.allocate(0)
+    if low:
+        kernel.buffer("sum in 32 bit", wide * out.numel())
+    if low or x.dtype != out.dtype:
+        kernel.buffer("cast operand", wide * x.numel())
+        kernel.free("cast operand")
+    kernel.buffer("how many", torch.int64.itemsize)
+    kernel.buffer("cast number", wide)
+
+
+def _number(kernel: Kernel, dtype: torch.dtype) -> None:
+    """A whole number that arithmetic makes a tensor of, and casts."""
+    kernel.buffer("number", torch.int64.itemsize)
+    kernel.buffer("cast number", dtype.itemsize)
+
+
+@rule("cpu", *(aten.std.correction, aten.var.correction))
+def moments(kernel: Kernel) -> None:
+    """Of all numbers the mean comes first: std_var_all_cpu, ReduceOps.cpp."""
+    x, out = kernel.inputs[0], kernel.outputs[0]
+    kernel.allocate(0)
+    if out.numel() == 1 and x.numel() > 1 and x.dtype in (torch.float32, torch.float64):
+        kernel.buffer("mean", out.element_size())
+        _number(kernel, out.dtype)
+
+
+@rule("cpu", *ANY_AND_ALL)
+def truths(kernel: Kernel) -> None:
+    """What is no truth is cast: allany_impl, ReduceOps.cpp."""
+    x = kernel.inputs[0]
+    kernel.allocate(0)
+    if x.dtype not in (torch.bool, torch.uint8):
+        kernel.buffer("cast operand", x.numel())
+
+
 @rule("cpu", aten.logsumexp.default)
 def logsumexp(kernel: Kernel) -> None:
     """logsumexp_out_impl, ReduceOps.cpp: as on a GPU, and infinity is a number."""
     x, result = kernel.inputs[0], kernel.outputs[0]
+    exponentials = x.numel() * result.itemsize
+    if x.dtype != result.dtype:
+        kernel.buffer("cast operand", exponentials)
     kernel.buffer("maxima", size_of(result))
     kernel.buffer("absolute maxima", size_of(result))
     kernel.buffer("infinity", torch.float64.itemsize)
-    kernel.buffer("cast infinity", x.itemsize)
+    kernel.buffer("cast infinity", result.itemsize if result.dtype != torch.float64 else 0)
     kernel.buffer("infinite maxima", result.numel())
     kernel.free("infinity", "cast infinity", "infinite maxima", "absolute maxima")
-    kernel.buffer("exponentials", size_of(x))
+    kernel.buffer("exponentials", exponentials)
     kernel.allocate(0)
-    kernel.free("exponentials")
+    _through_32_bit(kernel, x)
+
+
+@rule("cpu", aten.pow.Scalar)
+def power_of_number_on_cpu(kernel: Kernel) -> None:
+    """pow_Scalar_out, Pow.cpp: the base becomes a tensor of one f64 or i64."""
+    base, exponent, out = kernel.args[0], kernel.inputs[0], kernel.outputs[0]
+    kernel.allocate(0)
+    if base == 1:
+        return
+    number = torch.float64 if isinstance(base, float) else torch.int64
+    kernel.buffer("base", number.itemsize)
+    if number != out.dtype:
+        kernel.buffer("cast base", out.itemsize)
+    if exponent.dtype != out.dtype:
+        kernel.buffer("cast operand", exponent.numel() * out.itemsize)
+
+
+@rule("cpu", aten.tril.default, aten.triu.default, aten.tril_.default, aten.triu_.default)
+def triangle(kernel: Kernel) -> None:
+    """checkTrilTriuBatchContiguous, TriangularOps.cpp: matrices one after another."""
+    x = kernel.inputs[0]
+    kernel.allocate(0)
+    one_after_another = x.new_empty(x.shape).stride()[:-2]
+    if x.stride()[:-2] != one_after_another:
+        kernel.contiguous(x)
 
 
 def _statistics(kernel: Kernel, x: torch.Tensor, weight: torch.Tensor | None) -> None:
@@ -74,9 +171,10 @@ def layer_norm_backward(kernel: Kernel) -> None:
     kernel.contiguous(x)
     kernel.allocate_outputs()
     kernel.contiguous(grad)
-    weights = [out for out in kernel.outputs if out.ndim < x.ndim]
-    if weights:
-        kernel.buffer("sums of threads", 2 * torch.get_num_threads() * size_of(weights[0]))
+    rows, mask = kernel.args[2], kernel.args[7]
+    if x.numel() and any(mask[1:]):
+        numbers = 2 * torch.get_num_threads() * math.prod(rows)
+        kernel.buffer("sums of threads", numbers * kernel.outputs[-1].itemsize)
 
 
 @rule("cpu", aten.native_group_norm.default)
@@ -96,71 +194,37 @@ def group_norm_backward(kernel: Kernel) -> None:
     kernel.buffer("sums of dY", batch * channels * wide)
 
 
-SCATTERS = [
-    getattr(getattr(aten, name + suffix), overload)
-    for name, overloads in (
-        ("scatter", ("src", "value")),
-        ("scatter_add", ("default",)),
-        ("scatter_reduce", ("two",)),
-    )
-    for suffix in ("", "_")
-    for overload in overloads
-]
-ROWS = 16  # threshold in can_use_expanded_index_path, TensorAdvancedIndexing.cpp
+@rule("cpu", aten.log_sigmoid_forward.default)
+def log_sigmoid(kernel: Kernel) -> None:
+    """log_sigmoid_forward_cpu, Activation.cpp."""
+    kernel.allocate_outputs()
+    kernel.contiguous(kernel.inputs[0])
 
 
-@rule("cpu", aten.gather.default, *SCATTERS)
-def scattered(kernel: Kernel) -> None:
-    """create_acc_buffer, cpu/ScatterGatherKernel.cpp: results in 16 bit are made in 32.
-
-    Of whole rows, each thread makes one at a time; rows that are gathered are copied.
-    """
-    dim, index = kernel.args[1:3]
-    of_rows = dim == 0 and index.stride()[:1] == (1,) and not any(index.stride()[1:])
-    gathers = len(kernel.args) < 4 or isinstance(kernel.args[3], bool)
-    _in_32_bit(kernel, of_rows, index, gathers)
-
-
-@rule("cpu", aten.index_add.default, aten.index_add_.default)
-def index_add(kernel: Kernel) -> None:
-    """``index_add_cpu_``, TensorAdvancedIndexing.cpp: scatters along the first or last."""
-    x, dim, _, source = kernel.args[:4]
-    if x.ndim > 1 and dim % x.ndim in (0, x.ndim - 1):
-        _in_32_bit(kernel, dim % x.ndim == 0, source)
-    else:
-        kernel.allocate(0)
-
-
-def _in_32_bit(kernel: Kernel, of_rows: bool, index: torch.Tensor, gathers: bool = False) -> None:
-    out = kernel.outputs[0]
+@rule("cpu", aten.unfold_backward.default)
+def unfold_backward(kernel: Kernel) -> None:
+    """_make_unfold_backward_iter_over_grad_out, UnfoldBackward.h: a range over the axis."""
     kernel.allocate(0)
-    if out.dtype not in LOW or not index.numel():
-        return
-    row = index.numel() // index.shape[0] if index.ndim else 1
-    if not (of_rows and out.is_contiguous()):
-        kernel.buffer("results in 32 bit", 4 * out.numel())
-    elif not gathers:
-        threads = torch.get_num_threads()
-        kernel.buffer("rows in 32 bit", 4 * (threads * row if row >= ROWS else out.numel()))
+    sizes, dim = kernel.args[1:3]
+    if sizes:
+        kernel.buffer("range", 8 * sizes[dim])
 
 
-@rule("cpu", aten._euclidean_dist.default)
-def distances(kernel: Kernel) -> None:
-    """As on a GPU."""
-    euclidean_distance(kernel)
+@rule("cpu", aten.fill_.Tensor, aten.fill_.Scalar)
+def fill(kernel: Kernel) -> None:
+    """fill_out, Fill.cpp: nothing."""
 
 
 @rule("cpu", aten.repeat.default)
 def repeat(kernel: Kernel) -> None:
-    """Four small tensors of sizes, which the allocator's events show for any shape."""
-    sizes = 8 * kernel.outputs[0].ndim
+    """An order of the dimensions is computed with tensors: repeat, TensorShape.cpp."""
+    dims = 8 * len(kernel.args[1])
     kernel.allocate(0)
-    kernel.buffer("sizes", sizes)
-    kernel.buffer("a size", 8)
-    kernel.buffer("more sizes", sizes)
-    kernel.free("a size")
-    kernel.buffer("sizes and strides", 2 * sizes)
-    kernel.free("sizes", "more sizes", "sizes and strides")
+    kernel.buffer("range", dims)
+    kernel.buffer("number of dimensions", 8)
+    kernel.buffer("range after it", dims)
+    kernel.free("number of dimensions")
+    kernel.buffer("order", 2 * dims)
 
 
 @rule("cpu", aten.abs.default)
@@ -169,22 +233,3 @@ def absolute(kernel: Kernel) -> None:
     kernel.allocate(0)
     if kernel.inputs[0].is_complex():
         kernel.unknown("complex numbers before it takes their real part")
-
-
-@rule(
-    "cpu",
-    *(aten.mse_loss.default, aten.smooth_l1_loss.default, aten.huber_loss.default),
-    *(aten.binary_cross_entropy.default, aten.binary_cross_entropy_with_logits.default),
-    aten.binary_cross_entropy_backward.default,
-    *(aten.avg_pool2d_backward.default, aten._adaptive_avg_pool2d_backward.default),
-    *(aten.convolution.default, aten.convolution_backward.default),
-    *(aten.native_batch_norm.default, aten.native_batch_norm_backward.default),
-    *(aten.im2col.default, aten.col2im.default),
-    *(aten.kthvalue.default, aten.sort.default, aten.sort.stable),
-    aten.masked_scatter_backward.default,
-    *(aten._fft_r2c.default, aten._fft_c2c.default, aten._fft_c2r.default),
-)
-def more(kernel: Kernel) -> None:
-    """These were seen to."""
-    kernel.allocate_outputs()
-    kernel.unknown("more than its outputs on a CPU")

@@ -41,7 +41,8 @@ def norm_backward(kernel: Kernel) -> None:
     if not rows or not (rows > 64 * 1024 and width // 32 < MULTIPROCESSORS // 2):
         return
     blocks = min(32 * 1024 // ceil_div(width, 32), ceil_div(rows, 32))
-    weights = kernel.outputs[1:]
+    wants_dx = len(kernel.args) < 8 or kernel.args[7][0]
+    weights = kernel.outputs[1 if wants_dx else 0 :]
     for at, out in enumerate(weights):
         kernel.buffer(f"blocks of sums {at}", blocks * width * out.element_size())
     for at, out in enumerate(weights):
@@ -81,8 +82,25 @@ def group_norm_backward(kernel: Kernel) -> None:
         kernel.buffer("terms", batch * groups * wide)
         if weight is not None and inner > 1:
             kernel.buffer("first factors", batch * channels * wide)
+        kernel.free("terms", "second factors")
 
 
+@rule("cuda", aten.native_batch_norm.default)
+def batch_norm(kernel: Kernel) -> None:
+    """_batch_norm_impl_index, ../Normalization.cpp, takes cuDNN's for the means of a batch."""
+    kernel.allocate_outputs()
+    if kernel.args[5] and kernel.inputs[0].ndim > 2:
+        kernel.unknown("a workspace of cuDNN's, which a source does not tell")
+
+
+@rule("cuda", aten._weight_norm_interface.default)
+@rule("cuda", aten._weight_norm_interface_backward.default)
+def weight_norm(kernel: Kernel) -> None:
+    """weight_norm_cuda and weight_norm_backward_cuda, WeightNorm.cu."""
+    kernel.allocate_outputs()
+
+
+@rule("cpu", aten._euclidean_dist.default)
 @rule("cuda", aten._euclidean_dist.default)
 def euclidean_distance(kernel: Kernel) -> None:
     """_euclidean_dist, ../Distance.cpp: ∥x∥² + ∥y∥² − 2xy, as one product of matrices."""

@@ -1,6 +1,6 @@
 """How a rule says what a kernel allocates: in the order of the kernel's source, line by line."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,15 +11,22 @@ Tensors = Sequence[torch.Tensor]
 class Kernel:
     """A call of one operation's kernel, and what it allocates and frees, in order.
 
-    ``args``: the operation's positional arguments. ``inputs`` and ``outputs``: the tensors that go
-    in and come out, of any device. ``actions``: an output's index, where that is allocated; the
+    ``args`` and ``kwargs``: the operation's arguments. ``inputs`` and ``outputs``: the tensors that
+    go in and come out, of any device. ``actions``: an output's index, where that is allocated; the
     label and the bytes of a buffer of the kernel's own; such a label alone, where that is freed.
     Buffers that are not freed end with the call. ``left_out``: what it allocates besides, and
     no rule tells how much.
     """
 
-    def __init__(self, args: Sequence[Any], inputs: Tensors, outputs: Tensors) -> None:
+    def __init__(
+        self,
+        args: Sequence[Any],
+        inputs: Tensors,
+        outputs: Tensors,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         self.args = args
+        self.kwargs = kwargs or {}
         self.inputs = inputs
         self.outputs = outputs
         self.actions: list[int | tuple[str, int] | str] = []

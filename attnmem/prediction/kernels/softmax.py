@@ -28,9 +28,9 @@ def logsumexp(kernel: Kernel) -> None:
     kernel.free("exponentials")
 
 
-@rule("cuda", aten._softmax.default)
+@rule("cuda", aten._softmax.default, aten._log_softmax.default)
 def softmax(kernel: Kernel) -> None:
-    """softmax_cuda_out, cuda/SoftMax.cu."""
+    """host_softmax, cuda/SoftMax.cu."""
     kernel.allocate(0)
     kernel.contiguous(*kernel.inputs)
 
@@ -46,10 +46,26 @@ def softmax_backward(kernel: Kernel) -> None:
         kernel.contiguous(grad * output, output)  # host_softmax_backward
 
 
+@rule("cuda", aten._log_softmax_backward_data.default)
+def log_softmax_backward(kernel: Kernel) -> None:
+    """host_softmax_backward, cuda/SoftMax.cu."""
+    kernel.allocate(0)
+    kernel.contiguous(*kernel.inputs[:2])
+
+
 @rule("cuda", aten.native_dropout.default)
 def dropout(kernel: Kernel) -> None:
     """The mask comes first: dropout_cuda, cuda/Dropout.cu."""
     kernel.allocate(1, 0)
+
+
+@rule("cuda", aten.bernoulli.default)
+def bernoulli(kernel: Kernel) -> None:
+    """bernoulli_kernel, cuda/DistributionTemplates.h: chances in 32 or 64 bit."""
+    chances = kernel.inputs[0]
+    kernel.allocate(0)
+    if chances.dtype not in (torch.float32, torch.float64):
+        kernel.buffer("chances in 32 bit", 4 * chances.numel())
 
 
 @rule("cpu", aten._safe_softmax.default)
@@ -59,5 +75,6 @@ def safe_softmax(kernel: Kernel) -> None:
     scores, weights = kernel.inputs[0], kernel.outputs[0]
     kernel.allocate(0)
     kernel.buffer("mask inside safe softmax", scores.numel())
-    kernel.buffer("masked rows inside safe softmax", scores[..., :1].numel())
+    rows = scores.numel() // scores.shape[kernel.args[1]] if scores.numel() and scores.ndim else 1
+    kernel.buffer("masked rows inside safe softmax", rows)
     kernel.buffer("zero inside safe softmax", weights.element_size())

@@ -12,6 +12,7 @@ import torch
 from attnmem.prediction.kernels.fused import MULTIPROCESSORS
 from attnmem.prediction.kernels.reductions import LOW, reduce
 from attnmem.prediction.kernels.rules import Kernel, rule, size_of
+from attnmem.timeline import in_backward
 from attnmem.workload import ceil_div, round_up
 
 aten = torch.ops.aten
@@ -71,12 +72,18 @@ def scans(kernel: Kernel) -> None:
         kernel.buffer("states of the scan", _scan_of(x.numel(), out.dtype))
 
 
+def sorted_size(kernel: Kernel) -> int:
+    """How many numbers a call of sort sorts at a time."""
+    named = [x for x in kernel.args[1:] if x is not None and not isinstance(x, bool)]
+    dim = named[0] if named else kernel.kwargs.get("dim", -1)
+    return kernel.inputs[0].shape[dim] if kernel.inputs[0].ndim else 1
+
+
 @rule("cuda", aten.sort.default, aten.sort.stable)
 def sort(kernel: Kernel) -> None:
     """sort_cuda_kernel, Sort.cpp: fillSliceWithIndex. Above 4,096 CUB sorts segments: no rule."""
     x = kernel.inputs[0]
-    args = [x for x in kernel.args[1:] if not isinstance(x, bool)]
-    size = x.shape[args[0] if args and args[0] is not None else -1] if x.ndim else 1
+    size = sorted_size(kernel)
     kernel.allocate_outputs()
     if size > SMALL_SORT:
         kernel.unknown("buffers for sorting more than 4,096 numbers")
@@ -123,27 +130,48 @@ def _shared_topk(kernel: Kernel, slices: int, size: int, itemsize: int) -> None:
         kernel.free("states of the scan")
 
 
+def masks(kernel: Kernel) -> bool:
+    """Whether some indices are masks: expandTensors, ../IndexingUtils.h, finds what is true."""
+    found = [x for x in kernel.args[1] if x is not None and x.dtype in (torch.bool, torch.uint8)]
+    if found:
+        most = sum(8 * x.ndim * x.numel() for x in found)
+        kernel.unknown(
+            f"the indices of a mask's true values, up to {most:,} B, and what finds them"
+        )
+    return bool(found)
+
+
+def becomes_masked_fill(kernel: Kernel) -> bool:
+    """canDispatchToMaskedFill, ../TensorAdvancedIndexing.h: one number of the CPU, by one mask."""
+    given = [x for x in kernel.args[1] if x is not None]
+    value = kernel.args[2] if len(kernel.args) > 2 else None
+    added = len(kernel.args) > 3 and kernel.args[3]
+    one = value is not None and value.numel() == 1 and not added and len(given) == 1
+    return one and given[0].dtype in (torch.bool, torch.uint8)
+
+
 def _indices(kernel: Kernel) -> list[torch.Tensor]:
-    given = [index for index in kernel.args[1] if index is not None]
-    if any(index.dtype in (torch.bool, torch.uint8) for index in given):
-        return []  # masks: how many indices they give is not known
-    return given
+    """None where there are masks: how many they give is not known."""
+    return [] if masks(kernel) else [index for index in kernel.args[1] if index is not None]
 
 
 def _same_strides(kernel: Kernel, given: Sequence[torch.Tensor]) -> None:
     """AdvancedIndex, ../TensorAdvancedIndexing.cpp: several indices have the same strides."""
-    for index in given:
+    copies = {}
+    for at, index in enumerate(given):
         if index.device != kernel.args[0].device:
-            kernel.buffer("copy of the index", size_of(index))
+            copies[at] = f"copy of index {at}"
+            kernel.buffer(copies[at], size_of(index))
     indices = list(torch.broadcast_tensors(*given)) if given else []  # type: ignore[no-untyped-call]
     for at, index in enumerate(indices):
         if index.dtype == torch.int32:
             kernel.buffer("index in 64 bit", 8 * index.numel())
             indices[at] = index.contiguous()
     if len({index.stride() for index in indices}) > 1:
-        for index in indices:
-            if not index.is_contiguous():
-                kernel.buffer("contiguous index", 8 * index.numel())
+        replaced = [at for at, index in enumerate(indices) if not index.is_contiguous()]
+        for at in replaced:
+            kernel.buffer("contiguous index", 8 * indices[at].numel())
+        kernel.free(*(copies[at] for at in replaced if at in copies))
 
 
 @rule("cuda", aten.index.Tensor)
@@ -159,22 +187,31 @@ def index_put(kernel: Kernel) -> None:
     """_index_put_impl_, ../TensorAdvancedIndexing.cpp; index_put_with_sort_kernel, Indexing.cu."""
     kernel.allocate_outputs()
     x, values = kernel.args[0], kernel.args[2]
+    if not values.is_meta and becomes_masked_fill(kernel):
+        return
     added = len(kernel.args) > 3 and kernel.args[3]
     given = _indices(kernel)
     if not given or not x.numel() or not all(index.numel() for index in given):
         return
+    if values.device != x.device:
+        kernel.buffer("value on the GPU", size_of(values))
     if not added:
         _same_strides(kernel, given)
         return
     n = torch.broadcast_tensors(*given)[0].numel()  # type: ignore[no-untyped-call]
     linear = 8 * n
-    unsafe = len(kernel.args) > 4 and kernel.args[4]
+    # What autograd calls, index_backward in FunctionsManual.cpp, does not check its indices.
+    by_autograd = in_backward() and not torch.is_grad_enabled()
+    unsafe = by_autograd or (len(kernel.args) > 4 and kernel.args[4])
     for place, index in enumerate(given):  # computeLinearIndex, and wrapIndexOnce
-        if not unsafe:
+        here = index.device == x.device  # else all this is done on the CPU
+        if here and not unsafe:
             _check_range(kernel, index)
-        kernel.buffer("index from 0", linear)
+        if here:
+            kernel.buffer("index from 0", linear)
         kernel.buffer("index times stride" if place else "linear index", linear)
-        kernel.free("index from 0")
+        if here:
+            kernel.free("index from 0")
         if place:
             kernel.free("index times stride")
     indexed = [size for size, i in zip(x.shape, kernel.args[1], strict=False) if i is not None]
@@ -206,6 +243,17 @@ def _slice(x: torch.Tensor, indices: Sequence[torch.Tensor | None]) -> int:
     return math.prod(x.shape[last + 1 :])
 
 
+@rule("cuda", aten.scatter_reduce.two, aten.scatter_reduce_.two)
+def scatter_reduce(kernel: Kernel) -> None:
+    """scatter_reduce_two, ../TensorAdvancedIndexing.cpp: for a mean, how many there are of each."""
+    x, _, index, src, reduction = kernel.args[:5]
+    kernel.allocate_outputs()
+    if reduction == "mean" and index.numel():
+        kernel.buffer("ones", size_of(src))
+        kernel.buffer("counts", size_of(x))
+        kernel.buffer("where none is", x.numel())
+
+
 @rule("cuda", aten.embedding.default)
 def embedding(kernel: Kernel) -> None:
     """embedding_symint, ../Embedding.cpp: indices in one row, copied where that takes a copy."""
@@ -213,6 +261,13 @@ def embedding(kernel: Kernel) -> None:
     if indices.reshape(-1).untyped_storage()._cdata != indices.untyped_storage()._cdata:
         kernel.buffer("indices in a row", size_of(indices))
     kernel.allocate_outputs()
+
+
+@rule("cuda", aten._embedding_bag.default, aten._embedding_bag_forward_only.default)
+def embedding_bag(kernel: Kernel) -> None:
+    """_embedding_bag_cuda, EmbeddingBag.cu: sizes and places of the bags come first."""
+    out, of_places, sizes, maxima = range(4)
+    kernel.allocate(sizes, of_places, out, maxima)
 
 
 @rule("cuda", aten.embedding_dense_backward.default)
