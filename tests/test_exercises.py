@@ -5,10 +5,11 @@ from collections import Counter
 
 import pytest
 from conftest import CHAPTERS, ROOT, cells
-from wrong_answers import WRONG, one_liner, repeated
+from wrong_answers import WRONG, repeated
 
 from attnmem.exercises import EXERCISES, check, judge
 from attnmem.exercises.kinds import Choice, Number
+from attnmem.programs import one_liner
 
 
 def listed(exercise):
