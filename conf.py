@@ -55,6 +55,7 @@ extensions = [
     "notebooks",
     "progress",
     "repository",
+    "streams",
     "taught",
 ]
 

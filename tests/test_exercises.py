@@ -5,10 +5,11 @@ from collections import Counter
 
 import pytest
 from conftest import CHAPTERS, ROOT, cells
-from wrong_answers import WRONG
+from wrong_answers import WRONG, repeated
 
 from attnmem.exercises import EXERCISES, check, judge
 from attnmem.exercises.kinds import Choice, Number
+from attnmem.programs import one_liner
 
 
 def listed(exercise):
@@ -72,6 +73,12 @@ def test_an_exercise_is_whole_on_its_page(name):
 def test_a_solution_passes_on_its_page(built_book, name):
     page = (built_book / f"{name.rpartition('-')[0]}.html").read_text()
     assert f"\n{name}: pass" in re.sub(r"<[^>]+>", "\n", page)
+
+
+def test_a_peak_is_told_with_the_sizes_that_it_is_of():
+    assert "f16[1, 12, 4096, 64]: peak " in judge("memory-4", one_liner).message
+    sizes = "bf16[2, 32, 1, 128], bf16[2, 8, 8192, 128]: peak "
+    assert sizes in judge("one-token-3", repeated).message
 
 
 def test_dots_are_no_answer(capsys):

@@ -543,6 +543,16 @@ def test_cache_growth_shows_the_cache_over_the_weights():
     assert {text for text, _ in written(axes)} >= {LLAMA.name, LATENT.name}
 
 
+def test_no_line_of_cache_growth_crosses_the_name_of_the_limit():
+    figure = figures.cache_growth([model("GPT-2 medium"), LLAMA], [1000, 10**7])
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    (name,) = (text for text in axes.texts if text.get_text() == "the weights")
+    for line in axes.lines:
+        path = line.get_path().transformed(line.get_transform())
+        assert not path.intersects_bbox(name.get_window_extent(), filled=False)
+
+
 def test_pages_shows_what_is_reserved_and_pages_in_turn():
     above, below = DRAW["pages"]().axes
 

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import streams
 from conftest import CHAPTERS, PAGES, ROOT, cells
+from jupyter_cache.executors import utils
+from myst_nb.core.utils import coalesce_streams
 from pasting import paste
 
 from attnmem.exercises import EXERCISES
@@ -24,6 +27,16 @@ def notebook(folder: Path, name: str) -> nbformat.NotebookNode:
     found = nbformat.read(folder / f"{name}.ipynb", as_version=4)
     nbformat.validate(found)
     return found
+
+
+def test_a_line_that_is_printed_in_pieces_is_one_line(monkeypatch):
+    monkeypatch.setattr(utils, "executenb", None)  # as it was, at the end
+    streams.setup(None)
+    cell = nbformat.v4.new_code_cell("print('a', end='  ', flush=True)\nprint('b', flush=True)")
+    book = nbformat.v4.new_notebook(cells=[cell])
+    done = utils.single_nb_execution(book, cwd=None, timeout=60, allow_errors=False).nb
+    (output,) = coalesce_streams(done.cells[0].outputs)  # what MyST-NB does with it
+    assert output.text == "a  b\n"
 
 
 def test_every_chapter_is_among_the_downloads():

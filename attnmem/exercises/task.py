@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from attnmem.exercises.judgement import NO_ANSWER, Judgement, kind_of
 from attnmem.prediction.trace import trace
 from attnmem.programs import Program
-from attnmem.workload import Workload
+from attnmem.workload import Workload, shape_text
 
 # Answers that are functions are tried on these: no two sizes are equal, and e is 2, 4 and 8.
 WORKLOADS = tuple(
@@ -106,8 +106,10 @@ class Task:
             return Judgement(False, "that is PyTorch's own attention: here you write it yourself")
         made = ("randn", "randn_like")
         moved = sum(step.bytes_moved for step in t.steps if step.name not in made)
+        inputs = (torch.empty(x, dtype=self.at.dtype, device="meta") for x in self.at.shapes)
+        sizes = ", ".join(dict.fromkeys(map(shape_text, inputs)))
         score = [
-            f"peak {t.peak_bytes:,} B (reference {self.peak(self.at):,} B)",
+            f"inputs {sizes}: peak {t.peak_bytes:,} B (reference {self.peak(self.at):,} B)",
             f"moved {moved:,} B (reference {self.moved(self.at):,} B)",
         ]
         if t.peak_bytes > self.limit * self.peak(self.at):

@@ -36,7 +36,7 @@ def cache_growth(models: Sequence[Model], tokens: Sequence[int]) -> Picture:
     axes.set(xscale="log", yscale="log", xlabel="tokens of all users", ylabel="cache / weights")
     axes.set_xlim(tokens[0], tokens[-1])
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    limit(axes, tokens[0], 1, "as much as the weights")
+    limit(axes, tokens[0], 1, "the weights")
     keep_apart(axes)
     return figure
 

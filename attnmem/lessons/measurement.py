@@ -196,7 +196,9 @@ def _claims_on_the_allocator() -> dict[str, bool]:
     alive = accumulate(1 if event.bytes > 0 else -1 for event in t.timeline)
     return {
         "the rest of the segment is less than 1 MiB": 0 < segment - block < MIB,
-        "S keeps the rest, P is rounded": difference == (segment - size) + (block - size),
+        "S is rounded and keeps the rest, P is rounded": (
+            difference == (block - size) + (segment - block) + (block - size)
+        ),
         "P needs no new segment": odd.peak_reserved_bytes == 20 * MIB + segment,
         "the trace arrives at the same three numbers": (
             seen == (t.peak_bytes, t.peak_allocated_bytes, t.peak_reserved_bytes)

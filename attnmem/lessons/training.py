@@ -108,10 +108,10 @@ def table_of_layers(stack: Stack, w: Workload, layers: Sequence[int]) -> Table:
     return Table(
         {
             "layers L": "",
-            "inference, CPU (S)": ".2f",
-            "training, CPU (S)": ".2f",
-            "(L + 2) S + (L + 5) X": ".2f",
-            "training, CUDA, traced (S)": ".2f",
+            "inference, CPU (S)": ".3f",
+            "training, CPU (S)": ".3f",
+            "(L + 2) S + (L + 5) X": ".3f",
+            "training, CUDA, traced (S)": ".3f",
         },
         rows,
     )
@@ -201,6 +201,7 @@ def numbers() -> dict[str, Any]:
         "cpu": str(provenance("cpu")),
         "bars": figures.stacks(_alive()),
         "large_mib": LARGE // 2**20,
+        "scale_bytes": SCALE_BYTES,
         "live": figures.live(_eight_layers(), STACKED.score_bytes),
         "more_flops": more_flops / flops - 1,
         "more_bytes_moved": more_moved / moved - 1,

@@ -43,6 +43,7 @@ from attnmem.lessons.one_token.times import (
 from attnmem.lessons.roofline.steps import H200
 from attnmem.lessons.shared import at_most, known
 from attnmem.lessons.tiles.runs import RECORD as TILES
+from attnmem.lessons.tiles.runs import case_seconds
 from attnmem.measurement.decode import CACHES, LENGTHS, SHORTEST
 from attnmem.tiles import decode
 from attnmem.workload import Workload
@@ -68,7 +69,7 @@ def numbers() -> dict[str, Any]:
     prefill = LLAMA.workload()
     products = 2 * prefill.score_elements * prefill.head_dim * LLAMA.layers  # half is masked
     # Two for each weight of the blocks and each token; logits are wanted of the last token alone.
-    prefill_flops = 2 * (READ - TABLE) * LONG + 2 * TABLE + products
+    weights_flops = 2 * (READ - TABLE) * LONG + 2 * TABLE
     rate, other_rate = (known(r.ceilings).matmul["bfloat16"] for r in (TILES, H200))
     floor = recorded("GQA", SHORTEST)
     eager = known(RECORD.find("GQA", SHORTEST)[1].eager).seconds
@@ -96,6 +97,8 @@ def numbers() -> dict[str, Any]:
         "llama_layers": LLAMA.layers,
         "llama_n": LONG,
         "token_kib": token_bytes(LLAMA) / 1024,
+        "longer": LLAMA.context / model("Llama 3 8B").context,
+        "gib_tokens": 2**30 // token_bytes(LLAMA),
         "even": own // token_bytes(LLAMA),
         "latent_numbers": LATENT.kept_numbers,
         "latent_unkept": 2 * LATENT.heads * LATENT.head_dim,
@@ -126,8 +129,11 @@ def numbers() -> dict[str, Any]:
         / recorded("GQA", LONG, users=32, eight_bit=True),
         "eight_gain": recorded("GQA", LONG) / recorded("GQA", LONG, eight_bit=True),
         "cast_slower": recorded("GQA", LONG, "cast", eight_bit=True) / recorded("GQA", LONG),
-        "prefill_pflop": prefill_flops / 1e15,
-        "prefill_s": prefill_flops / rate,
+        "prefill_weights_pflop": weights_flops / 1e15,
+        "prefill_attention_pflop": products / 1e15,
+        "prefill_weights_s": weights_flops / rate,
+        "prefill_attention_s": LLAMA.layers * case_seconds("cudnn"),
+        "attention_tflops": products / LLAMA.layers / case_seconds("cudnn") / 1e12,
         "rate_tflops": rate / 1e12,
         "other_tflops": other_rate / 1e12,
         "other_date": H200.provenance.date,
@@ -170,6 +176,12 @@ def claims() -> dict[str, bool]:
         )
     return {
         "some ninety times": 80 < numbers()["wrong"] < 100,
+        "Llama 3.1 8B is Llama 3 8B but for its context": replace(
+            model("Llama 3 8B"),
+            **{x: getattr(LLAMA, x) for x in ("name", "context", "mlp_width", "source")},
+        )
+        == LLAMA,
+        "a GiB is a whole number of its tokens": 2**30 % token_bytes(LLAMA) == 0,
         "the intensity of heads of their own is 1, and of groups their size": (
             [intensity[name] for name in ("MHA", "GQA", "MQA")] == [1, 4, 32]
         ),

@@ -42,6 +42,7 @@ from attnmem.lessons.tiles.runs import (
     training_ratios,
     tried,
 )
+from attnmem.measurement.passes_grid import EAGER
 from attnmem.prediction.trace import trace
 from attnmem.published import CLAIMS
 from attnmem.tiles import costs, tiled_attention
@@ -82,8 +83,8 @@ def numbers() -> dict[str, Any]:
         "s_long_gb": long.score_bytes / 1e9,
         "standard_long_gb": peak_bytes(long) / 1e9,
         "x4_long_mb": 4 * long.head_bytes / 1e6,
-        "tiles_long_mb": costs.peak_bytes(long, (128, 128)) / 1e6,
-        "ratio_long": peak_bytes(long) / costs.peak_bytes(long, (128, 128)),
+        "tiles_long_mb": costs.peak_bytes(long, EAGER) / 1e6,
+        "ratio_long": peak_bytes(long) / costs.peak_bytes(long, EAGER),
         "error_128": accuracy(128),
         "error_1": accuracy(1),
         "tiles_slower": known(RECORD.find("tiled", HALF, block=(128, 128)).seconds)
@@ -161,6 +162,12 @@ def _claims_on_memory() -> dict[str, bool]:
             replace(W, seq_len=LONG).score_bytes > max(card.memory_bytes for card in ACCELERATORS)
         ),
         "what tiles need beside 4X and L does not grow": len(beside) == 1,
+        "up to 1024 tokens large tiles are all of S, and need more than S and P; then less": all(
+            (costs.peak_bytes(w, EAGER) == costs.peak_bytes(w, (None, None))) == (n <= 1024)
+            and (costs.peak_bytes(w, EAGER) > peak_bytes(w)) == (n <= 1024)
+            for n in (512, 1024, 2048, LONG)
+            for w in [replace(W, seq_len=n)]
+        ),
         "every cut needs less than standard attention": max(cuts) < peak_bytes(HALF),
         "and moves more": all(
             eager_traffic(HALF, block) > sum(s.bytes_moved for s in standard_steps(HALF))
