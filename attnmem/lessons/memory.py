@@ -39,7 +39,7 @@ FORMULAS: Mapping[Program, Sequence[tuple[float, int, int]]] = {
 def table_of_longest(cards: Sequence[Accelerator]) -> Table:
     """The longest sequence that fits each card, in both kinds of run."""
     return Table(
-        {"card": "", "memory (GiB)": "g", "longest N, inference": "", "longest N, training": ""},
+        {"card": "", "memory (GiB)": "g", "longest N, inference": ",", "longest N, training": ","},
         (
             (
                 c.name,

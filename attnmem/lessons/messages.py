@@ -39,7 +39,7 @@ def table_of_reports(group: str) -> Table:
 
 
 def _was(report: Report) -> str:
-    """The tensor with its bytes as PyTorch prints them, if there is one, and what is known of it."""
+    """The tensor with its bytes as PyTorch prints them, if there is one, and what is known."""
     if not report.tensor:
         return report.answer
     factors = " · ".join(f"{factor:,}" for factor in report.tensor)
