@@ -34,7 +34,7 @@ def profiles(
     kept of it, in blue the rest. The bytes of each peak stand above it. ``names`` are other names
     for the labels of the traces. Without ``same_time`` each run is as wide as the figure.
     """
-    figure = Picture(figsize=(8.0, 1.4 + 1.6 * len(traces)))
+    figure = Picture(figsize=(8.0, 1.4 + 1.4 * len(traces)))
     rows = figure.subplots(len(traces), 1, sharex=same_time, sharey=True, squeeze=False)[:, 0]
     highest = max(traced.peak_bytes for traced in traces.values())
     longest = max(len(traced.timeline) for traced in traces.values())
