@@ -462,10 +462,11 @@ def test_profiles_share_their_time_or_fill_the_figure():
 
 def test_profiles_show_what_is_kept_of_small_tensors():
     w = replace(W, seq_len=2048)
-    (axes,) = figures.profiles({"": trace(standard_attention, w, training=True)}).axes
+    figure = figures.profiles({"": trace(standard_attention, w, training=True)})
+    (axes,), (legend,) = figure.axes, figure.legends
     kept, _ = (patch for patch in axes.patches if hasattr(patch, "get_data"))
     assert max(stairs_of(kept)) == 4 * w.head_bytes  # Q, K, V and O
-    assert [text.get_text() for text in axes.get_legend().get_texts()][1].startswith("kept")
+    assert legend.get_texts()[1].get_text().startswith("kept")
 
 
 def test_stacks_adds_up_to_each_peak():

@@ -146,7 +146,7 @@ CURES = (
     ),
     Cure(
         name="dimensions",
-        symptom="The fused call needs twice what the formula needs",
+        symptom="The fused call needs twice what attention by hand needs",
         cause="tensors of 3 dimensions: every fused kernel wants 4",
         change="add a batch dimension: `x.unsqueeze(0)`",
         before=three_dimensions,
@@ -192,7 +192,7 @@ CURES = (
     ),
     Cure(
         name="odd head dimension",
-        symptom="With a mask the fused call needs twice what the formula needs",
+        symptom="With a mask the fused call needs twice what attention by hand needs",
         cause="8 does not divide d: no fused kernel takes both",
         change="pad d with zeros, and keep the scale",
         before=masked_odd_head,

@@ -121,8 +121,8 @@ CURES = (
     ),
     Cure(
         name="contiguous",
-        symptom="The fused call is 3 tensors above the formula",
-        cause="`.contiguous()` copies Q, K and V, and backward keeps the copies",
+        symptom="The fused call takes 4 tensors more than it needs",
+        cause="`.contiguous()` copies Q, K and V, and joining the heads copies O",
         change="leave out `.contiguous()`",
         before=split_contiguous,
         after=(split_fused,),

@@ -34,7 +34,7 @@ def profiles(
     kept of it, in blue the rest. The bytes of each peak stand above it. ``names`` are other names
     for the labels of the traces. Without ``same_time`` each run is as wide as the figure.
     """
-    figure = Picture(figsize=(8.0, 0.8 + 1.6 * len(traces)))
+    figure = Picture(figsize=(8.0, 1.4 + 1.4 * len(traces)))
     rows = figure.subplots(len(traces), 1, sharex=same_time, sharey=True, squeeze=False)[:, 0]
     highest = max(traced.peak_bytes for traced in traces.values())
     longest = max(len(traced.timeline) for traced in traces.values())
@@ -46,11 +46,12 @@ def profiles(
         bytes_axis(axes)
         axes.set(xlim=(0, width), ylim=(0, 1.15 * highest))
     rows[-1].set_xlabel("allocations and releases, in order")
-    rows[0].legend(
+    figure.legend(
         handles=[Patch(color=color, label=meaning) for meaning, color in MEANINGS.items()],
-        loc="upper right",
+        loc="outside lower center",
+        ncols=2,
         frameon=False,
-        fontsize=8,
+        fontsize=13,  # of eight inches; a phone shows half
     )
     return figure
 

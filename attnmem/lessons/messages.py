@@ -29,17 +29,21 @@ def _of(group: str) -> list[Report]:
 
 
 def table_of_reports(group: str) -> Table:
-    """The reports of a group: what is said, the tensor, its bytes as PyTorch prints them."""
+    """The reports of a group: what is said, where, and which tensor it was, with its bytes."""
     rows = []
     for report in _of(group):
         name = report.where.partition("/")[2].replace("_", "_\N{ZERO WIDTH SPACE}")  # may break
-        where = f"[{name}]({report.address})"
         day = str(report.date).replace("-", "\N{NON-BREAKING HYPHEN}")
-        factors = " · ".join(f"{factor:,}" for factor in report.tensor)
-        tensor = f"{report.letters} = {factors}" if factors else None
-        rows.append((where, day, _said(report), tensor, _computed(report), report.answer))
-    columns = ("report", "day", "said", "tensor", "computed", "what it was")
-    return Table(dict.fromkeys(columns, ""), rows)
+        rows.append((_said(report), f"[{name}]({report.address}), {day}", _was(report)))
+    return Table(dict.fromkeys(("said", "where, when", "what it was"), ""), rows)
+
+
+def _was(report: Report) -> str:
+    """The tensor with its bytes as PyTorch prints them, if there is one, and what is known."""
+    if not report.tensor:
+        return report.answer
+    factors = " · ".join(f"{factor:,}" for factor in report.tensor)
+    return f"{report.letters} = {factors}: {_computed(report)}; {report.answer}"
 
 
 def _said(report: Report) -> str:
@@ -115,6 +119,8 @@ def numbers() -> dict[str, Any]:
         "reports": len(REPORTS),
         "fit": sum(report.verdict == "fits" for report in REPORTS),
         "open": len(_of("open")),
+        "segments": sum(report.verdict == "segment" for report in REPORTS),
+        "mistaken": sum(report.verdict == "mistaken" for report in REPORTS),
         "free_low": low / GIB,
         "free_high": high / GIB,
         "gan_side": math.isqrt(gan.tensor[1]),
@@ -133,6 +139,10 @@ def claims() -> dict[str, bool]:
     sides = [n for n in range(300, 700) if n**4 * 4 in gan.size]
     fit = sum(report.verdict == "fits" for report in REPORTS)
     return {
+        "what does not fit is open, a segment or a mistake": (
+            len(REPORTS) == sum(numbers()[name] for name in ("fit", "open", "segments", "mistaken"))
+        ),
+        "the first answer is likely": explain(_named("nanoGPT#61").message).sure == "likely",
         "each report is in one table": sum(len(_of(group)) for group in GROUPS) == len(REPORTS),
         "786.00 MiB is four sequences' logits": (
             "4 sequences, 1,024 tokens, 50,257 words, 32 bit"

@@ -31,7 +31,7 @@ class Table:
         return re.sub(LINK, r"\1", self._text("simple"))
 
     def _repr_html_(self) -> str:
-        text = re.sub(r"`([^`]+)`", r"<code>\1</code>", self._text("html"))
+        text = re.sub(r"`([^`]+)`", _code, self._text("html"))
         return re.sub(LINK, r'<a href="\2">\1</a>', text)
 
     def _text(self, style: str) -> str:
@@ -43,6 +43,11 @@ class Table:
             colalign=["right" if name in numeric else "left" for name in self.columns],
             disable_numparse=True,
         )
+
+
+def _code(found: re.Match[str]) -> str:
+    """What stands between backticks, which may break where a name has a joint."""
+    return f"<code>{re.sub(r'(?<=[._=(])(?=[a-z])', '<wbr>', found[1], flags=re.I)}</code>"
 
 
 def _cell(value: object, form: str) -> str:

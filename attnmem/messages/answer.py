@@ -19,6 +19,7 @@ TOO_MANY = 4
 COUNTS, LIKELY, NOTHING = 0.1, 0.7, 0.5
 #: Of one way, so many shapes are shown.
 SHOWN = 3
+WIDTH = 52  # characters of a line: a phone shows no more
 ASK = "If you know heads, tokens, batch or vocabulary, say them."
 
 Sureness = Literal["likely", "one of several", "a guess", "by chance", "too many", "nothing"]
@@ -83,7 +84,7 @@ class Explanation:
         if self.answered:
             lines += itertools.chain.from_iterable(map(_way, self.ways.values()))
             lines += [f"What to do: what-to-do.html#{cure}" for cure in self.cures]
-        return "\n".join(textwrap.fill(line, 76) for line in [*lines, *self.notes])
+        return "\n".join(textwrap.fill(line, WIDTH) for line in [*lines, *self.notes])
 
     def _verdict(self) -> str:
         ways = len(self.ways)

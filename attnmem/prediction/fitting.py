@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from attnmem.prediction.allocator import CachingAllocator, _Block, printed_size, segment_size
+from attnmem.prediction.modules import OUTSIDE
 from attnmem.prediction.trace import Trace
 from attnmem.timeline import Event
 
@@ -25,7 +26,8 @@ class DoesNotFit:
     reserved: int
 
     def __str__(self) -> str:
-        where = "before the run" if self.place is None else f"event {self.place}, {self.module}"
+        by = "" if self.module == OUTSIDE else f", {self.module}"
+        where = "before the run" if self.place is None else f"event {self.place}{by}"
         unused = printed_size(self.reserved - self.allocated)
         return (
             f"{self.event.label} ({where}): tried to allocate {printed_size(self.tried)}\n"

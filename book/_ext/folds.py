@@ -4,7 +4,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.locale import _
 
-CALLED = {"input": _("How this is made"), "all": _("Solution")}
+CALLED = {"input": _("Code"), "all": _("Solution")}
 
 
 def name_folds(app: Sphinx, document: nodes.document) -> None:

@@ -166,6 +166,7 @@ def calls() -> dict[str, dict[str, Any]]:
     joined = torch.empty(16, 2048, 64, dtype=torch.float16, device="meta")
     return {
         "16 bit": _of(),
+        "16 bit, `bf16`": _of(dtype="bfloat16"),
         "32 bit": _of(dtype="float32"),
         "32 bit, grouped heads": _of(dtype="float32", groups=4),
         "64 bit": _of(dtype="float64"),
@@ -180,16 +181,25 @@ def calls() -> dict[str, dict[str, Any]]:
     }
 
 
-def kernels_of(call: dict[str, Any]) -> tuple[str, str]:
-    """The kernel that training gets on an H200, and on an A100."""
+#: What the table calls GPUs -> their compute capabilities, on which PyTorch's choice depends.
+CARDS = {
+    "H100, H200": ((9, 0),),
+    "A100, RTX 3090, 4090, 5090": ((8, 0), (8, 6), (8, 9), (12, 0)),
+    "T4, V100": ((7, 5), (7, 0)),
+}
+
+
+def kernels_of(call: dict[str, Any]) -> tuple[str, ...]:
+    """The kernel that training gets on each of the cards."""
     with assuming(**RECORDED_WITH):
-        return (
-            kernel_for(**call, training=True).kernel or "none",
-            kernel_for(**call, training=True, capability=(8, 0)).kernel or "none",
+        taken = (
+            {kernel_for(**call, training=True, capability=each).kernel or "none" for each in group}
+            for group in CARDS.values()
         )
+        return tuple(" or ".join(sorted(kernels)) for kernels in taken)
 
 
 def table_of_kernels() -> Table:
     """Which kernel calls get."""
     rows = ((words.replace("$", "`"), *kernels_of(call)) for words, call in calls().items())
-    return Table({"the call has": "", "H100, H200": "", "A100": ""}, rows)
+    return Table(dict.fromkeys(("the call has", *CARDS), ""), rows)

@@ -102,8 +102,16 @@ def ledger() -> dict[str, tuple[int, ...]]:
     }
 
 
+def at_the_loss() -> tuple[int, ...]:
+    """What is alive then, in each column: all but the gradients."""
+    rows = ledger()
+    del rows["gradients"]
+    return tuple(map(sum, zip(*rows.values(), strict=True)))
+
+
 def table_of_llama() -> Table:
-    """The ledger in GB."""
-    rows = [(name, *(b / 1e9 for b in row)) for name, row in ledger().items()]
+    """The ledger in GB, and what of it is there at once."""
+    total = {"at the loss: all but gradients": at_the_loss()}
+    rows = [(name, *(b / 1e9 for b in row)) for name, row in (ledger() | total).items()]
     columns = {"what": "", "standard": ",.1f", "fused": ",.1f", "and checkpoints": ",.1f"}
     return Table(columns, rows)
