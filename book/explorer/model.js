@@ -1,0 +1,259 @@
+/* What a program allocates at any sizes, and what PyTorch's allocator takes for it. Bytes and FLOPs
+   are BigInt: no byte is lost. The lists of programs come from traces: attnmem/lessons/explorer.py. */
+
+const DATA = JSON.parse(document.getElementById("explorer-data").textContent);
+const ELEMENT = { float16: 2, bfloat16: 2, float32: 4 };
+
+const ceil = (size, part) => (size + part - 1n) / part;
+const roundUp = (size, multiple) => ceil(size, multiple) * multiple;
+const least = (a, b) => (a < b ? a : b);
+
+/* Sizes that kernels work out by rules of their own, as attnmem/prediction/kernels/fused.py does. */
+const OF_KERNELS = {
+  flash_head_dim: (of) => roundUp(of("d"), of("d") <= 128n ? 32n : 64n),
+  efficient_splits: (of) => {
+    const most = least(ceil(of("M"), 64n), 200n / (of("B") * of("H")));
+    return most < 1n ? 1n : most;
+  },
+  flash_splits: (of) => {
+    const d = of("d");
+    const blocks = Number(ceil(of("M"), d <= 64n ? 256n : d <= 128n ? 128n : 64n));
+    const tiles = Number(of("B") * of("H") * ceil(of("N"), 64n));
+    const slots = 2 * DATA.multiprocessors;
+    if (tiles >= 0.8 * slots) return 1n;
+    const efficiency = new Map();
+    for (let splits = 1; splits <= Math.min(128, slots, blocks); splits++) {
+      if (splits > 1 && Math.ceil(blocks / splits) === Math.ceil(blocks / (splits - 1))) continue;
+      const waves = (tiles * splits) / slots;
+      efficiency.set(splits, waves / Math.ceil((tiles * splits) / slots));
+    }
+    const best = Math.max(...efficiency.values());
+    return BigInt(Math.min(...[...efficiency.keys()].filter((s) => efficiency.get(s) >= 0.85 * best)));
+  },
+};
+
+/* The sizes of a case by their names, such as N, ceil(N/64) and flash_splits. */
+function sizesOf({ B, H, N, d, G, dtype }) {
+  const named = { B, H, N, d, G, M: N, v: d, e: ELEMENT[dtype] };
+  const found = new Map(Object.entries(named).map(([name, size]) => [name, BigInt(size)]));
+  found.set("dtype", dtype);
+  const of = (name) => {
+    if (!found.has(name)) {
+      const [, size, parts] = name.match(/^ceil\((\w)\/(\d+)\)$/) ?? [];
+      if (size) found.set(name, ceil(of(size), BigInt(parts)));
+      else if (name === "min(H, N)") found.set(name, least(of("H"), of("N")));
+      else found.set(name, OF_KERNELS[name](of));
+    }
+    return found.get(name);
+  };
+  return of;
+}
+
+const RELATIONS = {
+  "==": (a, b) => a === b,
+  "!=": (a, b) => a !== b,
+  "<=": (a, b) => a <= b,
+  ">": (a, b) => a > b,
+};
+
+/* Whether a condition such as "d % 8 == 0" holds. */
+function holds(condition, of) {
+  const [, left, divisor, relation, right] = condition.match(
+    /^(.+?)(?: % (\d+))? (==|!=|<=|>) (.+)$/,
+  );
+  const value = divisor ? of(left) % BigInt(divisor) : of(left);
+  const than = right.startsWith("'")
+    ? right.slice(1, -1)
+    : /^\d+$/.test(right)
+      ? BigInt(right)
+      : of(right);
+  return RELATIONS[relation](value, than);
+}
+
+/* The value of a sum of products: its denominator, then numerators and factors of its terms. */
+function valueOf([below, ...terms], of) {
+  let sum = 0n;
+  for (const [count, ...factors] of terms)
+    sum += factors.reduce((product, x) => product * of(DATA.factors[x]), BigInt(count));
+  return sum / BigInt(below);
+}
+
+const MIB = 2n ** 20n;
+
+/* PyTorch's CUDA allocator, as attnmem/prediction/allocator.py. */
+class CachingAllocator {
+  allocated = 0n;
+  reserved = 0n;
+  peakAllocated = 0n;
+  segments = 0;
+  free = [];
+
+  allocate(size) {
+    size = roundUp(size, 512n);
+    const small = size <= MIB;
+    let block = null;
+    for (const other of this.free)
+      if (other.small === small && other.size >= size && (!block || comesFirst(other, block)))
+        block = other;
+    if (block) this.free.splice(this.free.indexOf(block), 1);
+    else block = this.segment(size, small);
+    const rest = block.size - size;
+    if (small ? rest >= 512n : rest > MIB) {
+      const { segment, address, after } = block;
+      const remainder = { segment, address: address + size, size: rest, small, before: block, after };
+      if (after) after.before = remainder;
+      block.after = remainder;
+      block.size = size;
+      this.keep(remainder);
+    }
+    block.free = false;
+    this.allocated += block.size;
+    if (this.allocated > this.peakAllocated) this.peakAllocated = this.allocated;
+    return block;
+  }
+
+  segment(size, small) {
+    const taken = small ? 2n * MIB : size < 10n * MIB ? 20n * MIB : roundUp(size, 2n * MIB);
+    this.reserved += taken; // nothing is ever given back: its peak, too
+    return { segment: this.segments++, address: 0n, size: taken, small };
+  }
+
+  release(block) {
+    this.allocated -= block.size;
+    const { before, after } = block;
+    if (before?.free) {
+      this.free.splice(this.free.indexOf(before), 1);
+      block.address = before.address;
+      block.size += before.size;
+      block.before = before.before;
+      if (block.before) block.before.after = block;
+    }
+    if (after?.free) {
+      this.free.splice(this.free.indexOf(after), 1);
+      block.size += after.size;
+      block.after = after.after;
+      if (block.after) block.after.before = block;
+    }
+    this.keep(block);
+  }
+
+  keep(block) {
+    block.free = true;
+    this.free.push(block);
+  }
+}
+
+/* The smallest block is taken, of equal ones that with the lowest address. */
+function comesFirst(a, b) {
+  if (a.size !== b.size) return a.size < b.size;
+  if (a.segment !== b.segment) return a.segment < b.segment;
+  return a.address < b.address;
+}
+
+/* A run of a program. Of a case that it does not take, only why: `refused`. */
+function run(of, program, training) {
+  if (of("G") !== of("H") && !DATA.grouped.includes(program))
+    return { refused: "K has fewer heads than Q: repeat K and V" };
+  const piece = DATA.programs[program][Number(training)].find((piece) =>
+    piece.if.every((place) => holds(DATA.conditions[place], of)),
+  );
+  if (piece.refused) return { refused: piece.refused };
+  const known = new Map();
+  const value = (sum) => {
+    if (!known.has(sum)) known.set(sum, valueOf(DATA.sums[sum], of));
+    return known.get(sum);
+  };
+  const allocator = new CachingAllocator();
+  const live = [];
+  const timeline = [];
+  let bytes = 0n;
+  let requested = 0n;
+  let alive = [];
+  for (const event of piece.events) {
+    let tensor;
+    if (event < 0) {
+      [tensor] = live.splice(-1 - event, 1);
+      bytes -= tensor.bytes;
+      allocator.release(tensor.block);
+    } else {
+      const [label, sum] = DATA.tensors[event];
+      tensor = { label: DATA.labels[label], sum, bytes: value(sum) };
+      bytes += tensor.bytes;
+      tensor.block = allocator.allocate(tensor.bytes);
+      live.push(tensor);
+    }
+    timeline.push({ label: tensor.label, freed: event < 0, bytes: tensor.bytes, live: bytes });
+    if (bytes > requested) {
+      requested = bytes;
+      alive = [...live];
+    }
+  }
+  const steps = piece.steps.map((place) => {
+    const [name, stage, element, flops, read, written, special] = DATA.steps[place];
+    return {
+      name: DATA.labels[name],
+      stage: DATA.labels[stage],
+      element: element === 1 ? Number(of("e")) : element, // of a matrix product; 0: of others
+      flops: value(flops),
+      bytes: value(read) + value(written),
+      special: value(special),
+    };
+  });
+  return {
+    requested,
+    allocated: allocator.peakAllocated,
+    reserved: allocator.reserved,
+    saved: value(piece.saved),
+    workspaces: piece.workspaces,
+    alive: numbered(alive),
+    timeline,
+    steps,
+    flops: steps.reduce((sum, step) => sum + step.flops, 0n),
+    bytes: steps.reduce((sum, step) => sum + step.bytes, 0n),
+  };
+}
+
+/* Tensors with names of their own: of equal labels the second is "S 2". */
+function numbered(tensors) {
+  const names = new Set();
+  return tensors.map(({ label, sum, bytes }) => {
+    let name = label;
+    for (let count = 2; names.has(name); count++) name = `${label} ${count}`;
+    names.add(name);
+    return { label, name, sum, bytes };
+  });
+}
+
+/* The least time in seconds that a card allows the steps, each held up by one of its parts. */
+function leastSeconds(steps, card) {
+  return steps.reduce((sum, step) => {
+    const matrix = step.element === 2;
+    const parts = [
+      [step.bytes, card.bandwidth],
+      [step.flops, matrix ? card.matrix : card.vector],
+      [step.special, card.special],
+    ];
+    return sum + Math.max(...parts.map(([work, rate]) => (rate ? Number(work) / rate : 0)));
+  }, 0);
+}
+
+/* The longest sequence for which no more than `memory` is reserved; 0: none, null: refused. */
+function longest(given, program, training, memory) {
+  const need = (N) => {
+    const { refused, reserved } = run(sizesOf({ ...given, N }), program, training);
+    return refused ? null : reserved;
+  };
+  const fits = (N) => need(N) <= memory;
+  if (need(2) === null) return null;
+  let tooLong = need(1) === null ? 2 : 1;
+  if (!fits(tooLong)) return 0;
+  while (fits(tooLong)) tooLong *= 2;
+  let low = tooLong / 2;
+  let high = tooLong;
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2);
+    if (fits(middle)) low = middle + 1;
+    else high = middle;
+  }
+  return low - 1;
+}

@@ -1,0 +1,125 @@
+/* Numbers and sums as a reader writes them. */
+
+const UNITS = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+const WHOLE = new Intl.NumberFormat("en");
+const SHORT = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+
+const exactly = (bytes) => `${WHOLE.format(bytes)} B`;
+const count = (number) => WHOLE.format(number);
+
+/* A number in steps of 1000: 1.74 GB. */
+function roughly(value, units = UNITS) {
+  let rest = Number(value);
+  let unit = 0;
+  while (rest >= 999.5 && unit < units.length - 1) {
+    rest /= 1000;
+    unit++;
+  }
+  return `${SHORT.format(rest)} ${units[unit]}`;
+}
+
+const flopsText = (flops) =>
+  roughly(flops, ["FLOPs", "kFLOPs", "MFLOPs", "GFLOPs", "TFLOPs", "PFLOPs", "EFLOPs"]);
+
+function secondsText(seconds) {
+  return roughly(1e9 * seconds, ["ns", "µs", "ms", "s"]);
+}
+
+/* "P, dP and dS" */
+const list = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
+
+/* Of ceil(N/64), N and 64; of another factor, itself and 1. */
+function part(factor) {
+  const [, size, parts] = factor.match(/^ceil\((\w)\/(\d+)\)$/) ?? [null, factor, 1];
+  return [size, Number(parts)];
+}
+
+const inOrder = (factors) => factors.toSorted().join(" ");
+
+/* The letters of the book: what each is, and its bytes for one. */
+function unitsOf(of) {
+  const e = Number(of("e"));
+  const shared = of("G") !== of("H");
+  const heads = shared
+    ? [["Q", "B H N d", e], ["K", "B G N d", e], ["V", "B G N d", e], ["O", "B H N d", e]]
+    : [["X", "B H N d", e]];
+  return [["S", "B H N N", e], ...heads, ["L", "B H N", 4], ["N²", "N N", 1]].map(
+    ([name, factors, size]) => [name, inOrder(factors.split(" ")), size],
+  );
+}
+
+/* The terms of the sum of tensors, such as 4S and 6X, each with its tensors and bytes. As
+   attnmem/prediction/formula.py writes them. */
+function termsOf(tensors, of) {
+  const found = new Map();
+  for (const { name: label, sum } of tensors) {
+    const [below, ...terms] = DATA.sums[sum];
+    const merged = new Map();
+    for (const [above, ...places] of terms) {
+      let coefficient = above / below;
+      const factors = [];
+      for (const factor of places.map((place) => DATA.factors[place])) {
+        const [size, parts] = part(factor);
+        if (factor === "e") coefficient *= Number(of("e"));
+        else if (factor === "flash_head_dim" && of(factor) === of("d")) factors.push("d");
+        else if (parts > 1 && of(size) % BigInt(parts) === 0n) {
+          factors.push(size);
+          coefficient /= parts;
+        } else factors.push(factor);
+      }
+      const key = inOrder(factors);
+      merged.set(key, { factors, coefficient: (merged.get(key)?.coefficient ?? 0) + coefficient });
+    }
+    for (const { factors, coefficient } of merged.values()) {
+      const term = inUnits(factors, coefficient, of);
+      const key = `${String(term.place).padStart(2)} ${term.name} ${term.rest}`;
+      const before = found.get(key) ?? { ...term, key, count: 0, bytes: 0n, labels: [] };
+      before.count += term.count;
+      before.labels.push(label);
+      before.one = factors.reduce((product, x) => product * of(x), 1n);
+      before.coefficient = (before.coefficient ?? 0) + coefficient;
+      found.set(key, before);
+    }
+  }
+  const sorted = [...found.values()].toSorted((a, b) => (a.key < b.key ? -1 : 1));
+  return sorted.map(({ name, rest, count, labels, one, coefficient }) => ({
+    text: termText(count, name, rest),
+    labels,
+    bytes: (BigInt(Math.round(coefficient * 24)) * one) / 24n,
+  }));
+}
+
+const LETTERS = "BHGNMdve";
+const rank = (factor) =>
+  `${factor.length > 1 ? 1 : 0}${LETTERS.indexOf(part(factor)[0]) + 1}${factor}`;
+const byRank = (factors) => factors.toSorted((a, b) => (rank(a) < rank(b) ? -1 : 1));
+
+function inUnits(factors, coefficient, of) {
+  const own = factors.filter((factor) => factor in OF_KERNELS);
+  const plain = inOrder(factors.filter((factor) => !(factor in OF_KERNELS)));
+  const units = unitsOf(of);
+  for (const [place, [name, unit, size]] of units.entries()) {
+    const count = coefficient / size;
+    if (plain === unit && Number.isInteger(8 * count))
+      return { place, count, name, rest: own.map((x) => `·${x}`).join("") };
+  }
+  const parts = factors.reduce((product, x) => product * part(x)[1], 1);
+  const up = Number.isInteger(coefficient / parts);
+  const rest = byRank(factors).map((x) => factorText(x, up)).join("·");
+  return { place: 99 - Boolean(factors.length), count: up ? coefficient / parts : coefficient, name: "", rest };
+}
+
+function factorText(factor, up) {
+  const [size, parts] = part(factor);
+  if (parts === 1) return factor;
+  const small = String(parts).replace(/\d/g, (digit) => "₀₁₂₃₄₅₆₇₈₉"[digit]);
+  return up ? `⌈${size}⌉${small}` : `⌈${size}/${parts}⌉`;
+}
+
+function termText(count, name, rest) {
+  const number = String(Number(count.toPrecision(6)));
+  if (name) return (count === 1 ? "" : number) + name + rest;
+  return rest ? `${number}·${rest}` : number;
+}
+
+const formulaOf = (terms) => terms.map((term) => term.text).join(" + ").replaceAll("+ -", "− ") || "0";
