@@ -199,11 +199,13 @@ function run(of, program, training) {
       special: value(special),
     };
   });
+  const saved = value(piece.saved);
   return {
     requested,
     allocated: allocator.peakAllocated,
     reserved: allocator.reserved,
-    saved: value(piece.saved),
+    saved,
+    kept: training ? ownBytes(of) + saved : 0n,
     workspaces: piece.workspaces,
     alive: numbered(alive),
     timeline,
@@ -212,6 +214,12 @@ function run(of, program, training) {
     bytes: steps.reduce((sum, step) => sum + step.bytes, 0n),
   };
 }
+
+/* The bytes of Q, K, V and O. */
+const ownBytes = (of) => 2n * of("B") * of("N") * of("d") * of("e") * (of("H") + of("G"));
+
+/* What some layers need: one at its peak, and what the others keep for their backward passes. */
+const layersNeed = ({ reserved, kept }, layers) => reserved + BigInt(layers - 1) * kept;
 
 /* Tensors with names of their own: of equal labels the second is "S 2". */
 function numbered(tensors) {
@@ -237,11 +245,11 @@ function leastSeconds(steps, card) {
   }, 0);
 }
 
-/* The longest sequence for which no more than `memory` is reserved; 0: none, null: refused. */
-function longest(given, program, training, memory) {
+/* The longest sequence with which some layers fit into `memory`; 0: none, null: refused. */
+function longest(given, program, training, memory, layers = 1) {
   const need = (N) => {
-    const { refused, reserved } = run(sizesOf({ ...given, N }), program, training);
-    return refused ? null : reserved;
+    const found = run(sizesOf({ ...given, N }), program, training);
+    return found.refused ? null : layersNeed(found, layers);
   };
   const fits = (N) => need(N) <= memory;
   if (need(2) === null) return null;

@@ -1,6 +1,6 @@
 /* The page: what is chosen, in its fields and in the address, and what is shown of it. */
 
-const root = document.getElementById("explorer");
+const root = document.getElementById("explore");
 const form = root.querySelector("form");
 const at = (name) => root.querySelector(`[data-show="${name}"]`);
 const field = (name) => form.elements[name];
@@ -43,46 +43,54 @@ function read() {
 }
 
 const known = new Map();
-function longestOf(given, program, training, card) {
-  const { B, H, G, d, dtype } = given;
-  const key = [B, H, G, d, dtype, program, training, card.name].join();
-  if (!known.has(key)) known.set(key, longest(given, program, training, card.memory));
+function longestOf({ B, H, G, d, dtype, layers }, program, training, card) {
+  const key = [B, H, G, d, dtype, layers, program, training, card.name].join();
+  if (!known.has(key))
+    known.set(key, longest({ B, H, G, d, dtype }, program, training, card.memory, layers));
   return known.get(key);
 }
 
-/* All that is said of a case; `refused` alone if there is nothing else to say. */
+/* All that is said of a case; of one that the program does not take, why: `refused`. */
 function answer(given) {
   const of = sizesOf(given);
   const training = given.mode === "training";
   const card = CARDS.find(({ name }) => name === given.card);
-  const found = run(of, given.program, training);
   const rows = Object.keys(DATA.programs).map((program) => {
-    const { refused, reserved } = run(of, program, training);
-    return { program, refused, reserved, longest: longestOf(given, program, training, card) };
+    const found = run(of, program, training);
+    const need = found.refused ? null : layersNeed(found, given.layers);
+    const most = longestOf(given, program, training, card);
+    return { program, found, need, most, fits: need !== null && need <= card.memory };
   });
-  const fits = rows.filter(({ refused, reserved }) => !refused && reserved <= card.memory);
-  return { given, of, training, card, rows, fits, ...found };
+  const own = rows.find(({ program }) => program === given.program);
+  return { given, of, training, card, rows, own, ...own.found };
 }
 
-const percent = (some, all) => `${Math.round(100 * (Number(some) / Number(all)))} %`;
-const of32 = (dtype) => ({ float16: "16-bit floats", bfloat16: "bfloat16", float32: "32-bit floats" })[dtype];
+function percent(some, all) {
+  const whole = Math.round((100 * Number(some)) / Number(all));
+  return whole === 100 && some < all ? "over 99 %" : `${whole} %`;
+}
+const called = (card) => `the ${card.name} (${Number(card.memory / 2n ** 30n)} GiB)`;
 
-/* One sentence for what there is, one for whether it fits, one for what would. */
-function sentences({ given, card, requested, reserved, alive, refused, rows, fits, training }) {
-  const { program, N } = given;
-  const others = fits.filter((row) => row.program !== program).map((row) => row.program);
+/* What there is, whether it fits, and what would. */
+function sentences({ given, card, requested, kept, alive, refused, rows, own, training }) {
+  const { program, N, layers } = given;
+  const others = rows.filter((row) => row.fits && row.program !== program);
+  const farthest = rows.reduce((a, row) => (row.most > a.most ? row : a));
   const instead = others.length
-    ? `At these sizes ${list(others)} would fit.`
-    : "At these sizes no program of the list fits.";
-  if (refused) return [`${program} does not take these sizes: ${refused}.`, others.length ? instead : ""];
+    ? `At these sizes ${list(others.map((row) => row.program))} would fit.`
+    : `No program of the list would; ${farthest.program} goes farthest, to ${count(farthest.most)} tokens.`;
+  if (refused) return [`${program} does not take these sizes: ${refused}.`, instead];
   const largest = alive.reduce((a, t) => (t.bytes > a ? t.bytes : a), 0n);
   const large = alive.filter((tensor) => 2n * tensor.bytes > largest);
   const share = percent(large.reduce((sum, t) => sum + t.bytes, 0n), requested);
-  const what = `${count(N)} tokens need ${roughly(requested)} in ${training ? "training" : "inference"}, ${share} of it for ${list(large.map((t) => t.name))}.`;
-  const most = rows.find((row) => row.program === program).longest;
-  const upTo = most ? `up to ${count(most)} tokens` : "at no length";
-  if (reserved <= card.memory) return [what, `It fits an ${card.name}, ${upTo}.`];
-  return [what, `It does not fit an ${card.name} of ${roughly(card.memory)}: there it runs ${upTo}.`, instead];
+  const names = list(large.map((tensor) => tensor.name));
+  const said = [`${count(N)} tokens need ${roughly(requested)} in ${given.mode}, ${share} of it for ${names}.`];
+  if (training && layers > 1)
+    said.push(`What the other ${count(layers - 1)} layers keep for backward adds ${roughly(BigInt(layers - 1) * kept)}.`);
+  const reach = own.most ? `up to ${count(own.most)} tokens` : "at no length";
+  const beside = layers > 1 ? "; weights and the rest of the model come on top" : "";
+  if (own.fits) return [...said, `It fits ${called(card)}, ${reach}${beside}.`];
+  return [...said, `It does not fit ${called(card)}: there it runs ${reach}.`, instead];
 }
 
 function rowsInto(name, rows) {
@@ -90,29 +98,27 @@ function rowsInto(name, rows) {
   for (const cells of rows) {
     const row = element(at(name), "tr");
     cells.forEach((cell, i) => {
-      const made = element(row, i ? "td" : "th", i ? {} : { scope: "row" });
-      made.append(cell);
+      const number = /^[\d,.]+(?: %| [kMGTPE]?B)?$/.test(cell) ? { class: "number" } : {};
+      element(row, i ? "td" : "th", i ? number : { scope: "row" }).append(cell);
     });
   }
 }
 
 function show(found) {
-  const { given, of, training, card, refused } = found;
+  const { given, of, card, refused, own, rows } = found;
   at("answer").replaceChildren();
-  for (const sentence of sentences(found).filter(Boolean)) element(at("answer"), "p", {}, sentence);
-  root.dataset.state = refused ? "refused" : found.reserved <= card.memory ? "fits" : "too-large";
-  at("numbers").hidden = Boolean(refused);
-  rowsInto("programs", found.rows.map((row) => {
+  for (const sentence of sentences(found)) element(at("answer"), "p", {}, sentence);
+  root.dataset.state = refused ? "refused" : own.fits ? "fits" : "too-large";
+  for (const part of root.querySelectorAll("[data-show=numbers]")) part.hidden = Boolean(refused);
+  rowsInto("programs", rows.map(({ program, found, need, most, fits }) => {
     const link = document.createElement("a");
-    link.href = `#${address({ ...given, program: row.program })}`;
-    link.textContent = row.program;
-    if (row.program === given.program) link.setAttribute("aria-current", "true");
-    if (row.refused) return [link, "–", row.refused, row.longest ? count(row.longest) : "–"];
-    const yes = row.reserved <= card.memory;
-    return [link, roughly(row.reserved), yes ? "fits" : "too large", row.longest === null ? "–" : count(row.longest)];
+    link.href = `#${address({ ...given, program })}`;
+    link.textContent = program;
+    if (program === given.program) link.setAttribute("aria-current", "true");
+    const reach = most === null ? "–" : count(most);
+    return need === null ? [link, "–", found.refused, reach] : [link, roughly(need), fits ? "fits" : "too large", reach];
   }));
-  at("programs-caption").textContent =
-    `All programs at these sizes, on an ${card.name}, in ${given.mode}`;
+  at("programs-caption").textContent = `${given.mode === "training" && given.layers > 1 ? `Peak of one layer and what ${count(given.layers - 1)} others keep` : "Reserved peak"}, in ${given.mode}, on ${called(card)}`;
   if (refused) return;
   showNumbers(found);
   const terms = termsOf(found.alive, of);
@@ -126,27 +132,26 @@ function show(found) {
 }
 
 function showNumbers(found) {
-  const { given, of, card, requested, allocated, reserved, saved, workspaces, flops, bytes, steps } = found;
-  const own = 2n * of("B") * of("N") * of("d") * of("e") * (of("H") + of("G"));
-  const kept = own + saved;
+  const { given, of, card, requested, allocated, reserved, saved, kept, workspaces, flops, bytes, steps } = found;
+  const layers = BigInt(given.layers);
   const seconds = leastSeconds(steps, card);
   const rows = [
     ["Requested", requested, "the sum of the tensors alive at the peak"],
     ["Allocated", allocated, "in blocks: what max_memory_allocated() shows"],
     ["Reserved", reserved, "in segments: what the driver must give"],
   ].map(([name, size, what]) => [name, roughly(size), exactly(size), what]);
-  const beside = `${workspaces} × ${exactly(card.workspace)}, in none of the three`;
-  rows.push(["Workspaces of cuBLAS", roughly(BigInt(workspaces) * card.workspace), exactly(BigInt(workspaces) * card.workspace), beside]);
+  const beside = BigInt(workspaces) * card.workspace;
+  rows.push(["Workspaces", roughly(beside), exactly(beside), "of cuBLAS, in none of the three"]);
   if (given.mode === "training")
-    rows.push(["Kept for backward", roughly(BigInt(given.layers) * kept), exactly(BigInt(given.layers) * kept),
-      `${count(given.layers)} × (${exactly(own)} for Q, K, V, O + ${exactly(saved)})`]);
+    rows.push(["Kept for backward", roughly(layers * kept), exactly(layers * kept),
+      `${layers > 1n ? `by ${count(layers)} layers, each ` : ""}Q, K, V, O and ${exactly(saved)}`]);
   rowsInto("memory", rows);
   const sheet = `its data sheet: ${count(card.bandwidth / 1e9)} GB/s, ${count(card.matrix / 1e12)} TFLOP/s of 16-bit products`;
   rowsInto("speed", [
     ["Arithmetic", flopsText(flops), `${count(flops)} FLOPs`],
     ["Traffic", roughly(bytes), `${exactly(bytes)}, if nothing stays in a cache`],
     ["Intensity", `${SHORT.format(Number(flops) / Number(bytes))} FLOP/B`, "arithmetic over traffic"],
-    ["Least time", secondsText(seconds), `on an ${card.name} by ${sheet}`],
+    ["Least time", secondsText(seconds), `on the ${card.name}, by ${sheet}`],
   ]);
 }
 
@@ -187,8 +192,9 @@ function update() {
   const nearest = STOPS.reduce((a, b) => (Math.abs(b - given.N) < Math.abs(a - given.N) ? b : a));
   form.elements.slider.value = STOPS.indexOf(nearest);
   form.elements.slider.setAttribute("aria-valuetext", `${count(given.N)} tokens`);
-  const name = DATA.models.find(([, , H, G, d]) => H === given.H && G === given.G && d === given.d)?.[0];
-  if (field("model").value && name === undefined) field("model").value = "";
+  const like = DATA.models.filter(([, layers, H, G, d]) =>
+    H === given.H && G === given.G && d === given.d && layers === given.layers);
+  if (!like.some(([name]) => name === field("model").value)) field("model").value = like[0]?.[0] ?? "";
   shown = answer(given);
   show(shown);
   history.replaceState(null, "", `#${address(given)}`);
@@ -206,6 +212,8 @@ for (const [name, options] of [
   ["model", DATA.models.map(([model]) => model)],
 ])
   for (const option of options) element(field(name), "option", { value: option }, option);
+for (const [i, card] of CARDS.entries())
+  field("card").options[i].textContent = `${card.name}, ${Number(card.memory / 2n ** 30n)} GiB`;
 field("card").value = "RTX 4090";
 form.elements.slider.max = STOPS.length - 1;
 

@@ -69,7 +69,7 @@ function drawTimeline(parent, timeline, peak, card, label) {
   if (card.memory < most) {
     const at = y(card.memory);
     element(svg, "line", { x1: left, x2: width - right, y1: at, y2: at, class: "limit" });
-    element(svg, "text", { x: left + 4, y: at - 5 }, `${card.name}: ${roughly(card.memory)}`);
+    element(svg, "text", { x: left + 4, y: at - 5 }, `${card.name}, ${Number(card.memory / 2n ** 30n)} GiB`);
   }
   element(svg, "line", { x1: left, x2: width - right, y1: base, y2: base, class: "axis" });
   element(svg, "path", { d: line, class: "line" });

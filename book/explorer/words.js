@@ -36,11 +36,12 @@ function part(factor) {
 
 const inOrder = (factors) => factors.toSorted().join(" ");
 
+const shares = (of) => of("G") !== of("H");
+
 /* The letters of the book: what each is, and its bytes for one. */
 function unitsOf(of) {
   const e = Number(of("e"));
-  const shared = of("G") !== of("H");
-  const heads = shared
+  const heads = shares(of)
     ? [["Q", "B H N d", e], ["K", "B G N d", e], ["V", "B G N d", e], ["O", "B H N d", e]]
     : [["X", "B H N d", e]];
   return [["S", "B H N N", e], ...heads, ["L", "B H N", 4], ["N²", "N N", 1]].map(
@@ -58,7 +59,8 @@ function termsOf(tensors, of) {
     for (const [above, ...places] of terms) {
       let coefficient = above / below;
       const factors = [];
-      for (const factor of places.map((place) => DATA.factors[place])) {
+      for (const place of places) {
+        const factor = DATA.factors[place] === "G" && !shares(of) ? "H" : DATA.factors[place];
         const [size, parts] = part(factor);
         if (factor === "e") coefficient *= Number(of("e"));
         else if (factor === "flash_head_dim" && of(factor) === of("d")) factors.push("d");
