@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.locale import _
 from sphinx.util.docutils import ReferenceRole, SphinxDirective
 
 import attnmem
@@ -23,6 +24,8 @@ from attnmem.lessons import explorer
 PACKAGE = Path(attnmem.__file__).parent
 PARTS = Path(__file__).parent.parent / "explorer"
 SCRIPTS = ("model.js", "words.js", "pictures.js", "page.js")  # one module, in this order
+
+WITHOUT = _("The form is a script, and scripts are off. These are common cases.")
 
 
 def sources() -> Iterator[Path]:
@@ -57,7 +60,7 @@ def html(data: dict[str, Any], common: str) -> str:
     return "\n".join(
         (
             (PARTS / "explorer.html").read_text("utf-8"),
-            f'<noscript><div class="cell_output">{common}</div></noscript>',
+            f'<noscript><p>{WITHOUT}</p><div class="cell_output">{common}</div></noscript>',
             f'<script type="application/json" id="explorer-data">{text}</script>',
             f'<script type="module">\n{module()}</script>',
         )

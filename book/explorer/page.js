@@ -81,7 +81,10 @@ function sentences({ given, card, requested, kept, alive, refused, rows, own, tr
     : `No program of the list would; ${farthest.program} goes farthest, to ${count(farthest.most)} tokens.`;
   if (refused) return [`${program} does not take these sizes: ${refused}.`, instead];
   const largest = alive.reduce((a, t) => (t.bytes > a ? t.bytes : a), 0n);
-  const large = alive.filter((tensor) => 2n * tensor.bytes > largest);
+  const large = alive
+    .filter((tensor) => 2n * tensor.bytes >= largest)
+    .toSorted((a, b) => Number(b.bytes > a.bytes) - Number(a.bytes > b.bytes))
+    .slice(0, 4);
   const share = percent(large.reduce((sum, t) => sum + t.bytes, 0n), requested);
   const names = list(large.map((tensor) => tensor.name));
   const said = [`${count(N)} tokens need ${roughly(requested)} in ${given.mode}, ${share} of it for ${names}.`];

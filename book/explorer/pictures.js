@@ -39,7 +39,7 @@ function drawBars(parent, tensors, label) {
     const y = row * i + 2;
     const long = Math.max(1, (room * Number(bytes)) / most);
     const cut = Math.floor(names / 7);
-    const text = name.length > cut ? `${name.slice(0, cut - 1)}…` : name;
+    const text = name.length > cut ? `${name.slice(0, cut - 5)}…${name.slice(-4)}` : name;
     element(svg, "text", { x: names - 8, y: y + 16, "text-anchor": "end" }, text);
     element(svg, "rect", {
       x: names, y: y + 3, width: long, height: row - 8, rx: 2,

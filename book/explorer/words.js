@@ -58,6 +58,7 @@ function termsOf(tensors, of) {
     const merged = new Map();
     for (const [above, ...places] of terms) {
       let coefficient = above / below;
+      const product = places.reduce((x, place) => x * of(DATA.factors[place]), BigInt(above));
       const factors = [];
       for (const place of places) {
         const factor = DATA.factors[place] === "G" && !shares(of) ? "H" : DATA.factors[place];
@@ -70,24 +71,26 @@ function termsOf(tensors, of) {
         } else factors.push(factor);
       }
       const key = inOrder(factors);
-      merged.set(key, { factors, coefficient: (merged.get(key)?.coefficient ?? 0) + coefficient });
+      const before = merged.get(key) ?? { factors, coefficient: 0, parts: 0n };
+      before.coefficient += coefficient;
+      before.parts += (24n * product) / BigInt(below); // denominators are 1, 2, 3, 4 or 8
+      merged.set(key, before);
     }
-    for (const { factors, coefficient } of merged.values()) {
+    for (const { factors, coefficient, parts } of merged.values()) {
       const term = inUnits(factors, coefficient, of);
       const key = `${String(term.place).padStart(2)} ${term.name} ${term.rest}`;
-      const before = found.get(key) ?? { ...term, key, count: 0, bytes: 0n, labels: [] };
+      const before = found.get(key) ?? { ...term, key, count: 0, parts: 0n, labels: [] };
       before.count += term.count;
+      before.parts += parts;
       before.labels.push(label);
-      before.one = factors.reduce((product, x) => product * of(x), 1n);
-      before.coefficient = (before.coefficient ?? 0) + coefficient;
       found.set(key, before);
     }
   }
   const sorted = [...found.values()].toSorted((a, b) => (a.key < b.key ? -1 : 1));
-  return sorted.map(({ name, rest, count, labels, one, coefficient }) => ({
+  return sorted.map(({ name, rest, count, labels, parts }) => ({
     text: termText(count, name, rest),
     labels,
-    bytes: (BigInt(Math.round(coefficient * 24)) * one) / 24n,
+    bytes: parts / 24n,
   }));
 }
 
