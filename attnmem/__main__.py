@@ -16,6 +16,7 @@ from attnmem.comparison.choices import peaks
 from attnmem.measurement.device import provenance, resolve_device
 from attnmem.measurement.kinds import KINDS, kind_of_record
 from attnmem.prediction.choice import which_kernel
+from attnmem.prediction.formula import Formula
 from attnmem.prediction.trace import max_seq_len, trace
 from attnmem.programs import Program, standard_attention
 from attnmem.workload import Workload
@@ -51,6 +52,7 @@ def peak(
     training: Training = False,
     device: Device = "cuda",
     program: ProgramName = standard_attention.__name__,
+    formula: Annotated[bool, typer.Option("--formula", help="The peak in closed form.")] = False,
     as_json: Json = False,
 ) -> None:
     """Predict the peak of memory, and show what is alive then. Needs no GPU."""
@@ -66,7 +68,8 @@ def peak(
         "workspace_bytes": t.workspace_bytes(),
     }
     if as_json:
-        print(json.dumps(totals | {"at_peak": t.at_peak}, ensure_ascii=False))
+        closed = {"formula": str(t.formula)} if formula else {}
+        print(json.dumps(totals | {"at_peak": t.at_peak} | closed, ensure_ascii=False))
         return
     table = Table("alive at the peak", show_footer=True)
     table.columns[0].footer = "peak"
@@ -76,6 +79,23 @@ def peak(
     Console().print(table)
     for name, size in totals.items():
         print(f"{name:20} {size:>20,}")
+    if formula:
+        _print_formula(t.formula)
+
+
+def _print_formula(formula: Formula) -> None:
+    """The sum, the tensors in each of its terms, and where it ends along N."""
+    table = Table("peak", str(formula))
+    for term, labels in formula.terms.items():
+        table.add_row(term, ", ".join(labels))
+    Console().print(table)
+    if formula.where:
+        print(f"where {formula.where}")
+    if formula:
+        print(f"traced at {formula.proven} other sizes, and the same")
+    for first, last, piece in formula.along_n:
+        where = f", where {piece.where}" if piece.where else ""
+        print(f"N from {first:,} to {last:,}: {piece}{where}")
 
 
 @app.command("max-seq-len")

@@ -6,9 +6,12 @@ import random
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
+
+import torch
 
 from attnmem.prediction.allocator import cublas_workspace
 from attnmem.prediction.conditions import CONDITIONS, all_hold, holds
@@ -16,6 +19,9 @@ from attnmem.prediction.symbolic import Polynomial, Sizes, fit, free_sizes
 from attnmem.prediction.trace import trace
 from attnmem.programs import Program
 from attnmem.workload import Workload
+
+NOTHING = Polynomial({})
+
 
 @dataclass(frozen=True)
 class Work:
@@ -41,13 +47,13 @@ class Piece:
     conditions: tuple[str, ...]
     events: tuple[tuple[str, Polynomial] | int, ...] = ()
     steps: tuple[Work, ...] = ()
-    saved: Polynomial = Polynomial({})
+    saved: Polynomial = NOTHING
     workspaces: int = 0
     refused: str = ""
 
     def sizes(self, w: Workload) -> list[int]:
         """The events of a run with ``w``: bytes, allocations > 0 and releases < 0."""
-        sizes, made, found = Sizes(w), [], []
+        sizes, made, found = Sizes(w), list[int](), list[int]()
         for event in self.events:
             if isinstance(event, int):
                 found.append(-made[event])
@@ -83,7 +89,7 @@ def draw(chance: random.Random) -> Workload:
         heads=chance.choice((1, 2, 3, 4, 6, 8, 12, 16, 32)),
         seq_len=chance.choices(rows, (2, 3, 3, 6))[0],
         head_dim=chance.choices((1, *dims), (1, 3, 3, 6, 2))[0],
-        dtype=chance.choice(("float16", "bfloat16", "float32")),
+        dtype=chance.choice((torch.float16, torch.bfloat16, torch.float32)),
     )
 
 
@@ -106,6 +112,66 @@ def listing(
     found = tuple(_Maker(program, training, device, draw).grow())
     name = getattr(program, "__name__", type(program).__name__)
     return Listing(name, training, found)
+
+
+def as_json(listing: Listing) -> dict[str, Any]:
+    """The listing as what JSON can hold, for a page that evaluates it.
+
+    ``labels`` and ``sizes`` are what events and steps point into. A size is a list of terms, each
+    ``[coefficient, factor, …]``: a whole number of bytes (or FLOPs) times sizes by name. Factors
+    are B, H, N, d, G (heads of K and V), e (bytes of an element), ``ceil(N/64)``, and the functions
+    ``flash_head_dim``, ``flash_splits`` and ``efficient_splits`` of ``kernels.fused``.
+
+    A piece is meant where all its ``conditions`` hold. Its ``events`` are ``[label, size]`` for an
+    allocation, and a number k for the release of the k-th allocation, from 0. A step is ``[label,
+    stage, is a matrix product, flops, bytes read, bytes written, special functions]``.
+    """
+    labels: dict[str, int] = {}
+    sizes: dict[Polynomial, int] = {}
+
+    def label(name: str) -> int:
+        return labels.setdefault(name, len(labels))
+
+    def size(of: Polynomial) -> int:
+        return sizes.setdefault(of, len(sizes))
+
+    pieces = [
+        {"conditions": piece.conditions, "refused": piece.refused}
+        if piece.refused
+        else {
+            "conditions": piece.conditions,
+            "events": [
+                e if isinstance(e, int) else [label(e[0]), size(e[1])] for e in piece.events
+            ],
+            "steps": [
+                [
+                    label(step.name),
+                    step.stage,
+                    step.matrix,
+                    size(step.flops),
+                    size(step.bytes_read),
+                    size(step.bytes_written),
+                    size(step.special),
+                ]
+                for step in piece.steps
+            ],
+            "saved": size(piece.saved),
+            "workspaces": piece.workspaces,
+        }
+        for piece in listing.pieces
+    ]
+    terms = [[[_number(c), *m] for m, c in found.terms.items()] for found in sizes]
+    return {
+        "program": listing.program,
+        "training": listing.training,
+        "labels": list(labels),
+        "sizes": terms,
+        "pieces": pieces,
+    }
+
+
+def _number(c: Fraction) -> int | float:
+    return c.numerator if c.denominator == 1 else float(c)
 
 
 @dataclass(frozen=True)
@@ -200,7 +266,10 @@ class _Maker:
         """A sum for each number of these runs, which differ in numbers alone."""
         points = [Sizes(w) for w in samples]
         numbers = list(zip(*(self.run(w).numbers for w in samples), strict=True))
-        return fit(points, numbers, free_sizes(points))
+        found = fit(points, numbers, free_sizes(points))
+        return [
+            x if x is not None and all(c > 0 for c in x.terms.values()) else None for x in found
+        ]
 
     def piece(self, conditions: tuple[str, ...], samples: Sequence[Workload]) -> Piece | None:
         """The piece that has the numbers of all samples, and of as many others."""

@@ -1,4 +1,4 @@
-"""Sizes as exact polynomials of B, H, N, d, found from their values at a few sizes, or not found."""
+"""Numbers of bytes as exact polynomials of B, H, N, d, found from their values at some sizes."""
 
 import functools
 import itertools
@@ -122,14 +122,15 @@ def product(monomial: Monomial, sizes: Mapping[str, Any]) -> int:
 @functools.cache
 def monomials(free: frozenset[str]) -> tuple[Monomial, ...]:
     """What one tensor's size may be, the simplest first, of the sizes that are ``free``."""
-    rows = [(), ("N",), ("M",), ("N", "N"), ("N", "M"), ("M", "M")]
-    dims = [(), ("d",), ("v",)]
+    rows: list[Monomial] = [(), ("N",), ("M",), ("N", "N"), ("N", "M"), ("M", "M")]
+    dims: list[Monomial] = [(), ("d",), ("v",)]
     parts = {of: [f"ceil({of}/{size})" for size in sizes] for of, sizes in PARTS.items()}
-    cut_rows = [(x,) for x in parts["N"] + parts["M"]]
+    cut_rows: list[Monomial] = [(x,) for x in parts["N"] + parts["M"]]
     cut_rows += [("N", x) for x in (parts["N"][0], parts["M"][0])]
-    cut_dims = [(x,) for x in parts["d"] + parts["v"]]
-    heads = [(), ("H",), ("G",)]
-    plain = [*itertools.product(heads, rows, dims), (("H", "H"), (), ("d", "d"))]
+    cut_dims: list[Monomial] = [(x,) for x in parts["d"] + parts["v"]]
+    heads: list[Monomial] = [(), ("H",), ("G",)]
+    square: list[Monomial] = [("d", "d"), ("v", "v"), ("d", "v")]
+    plain = [*itertools.product([*heads, ("H", "H")], rows, [*dims, *square])]
     cut = [*itertools.product(heads, rows + cut_rows, dims + cut_dims)]
     found: dict[Monomial, None] = {}
     dim, *splits = OF_KERNELS
@@ -150,28 +151,29 @@ def fit(
 
     First one monomial is tried, then sums. ``free``: the sizes that are not the same at all points.
     """
-    columns, free = [tuple(column) for column in columns], frozenset(free)
+    wanted, free = [tuple(column) for column in columns], frozenset(free)
     allowed = monomials(free)
     found: dict[tuple[int, ...], Polynomial] = {tuple([0] * len(points)): Polynomial({})}
     few = points[:8]
     by_ratio: dict[tuple[int, ...], Monomial] = {}
     for monomial in allowed:
         by_ratio.setdefault(_ratio([product(monomial, p) for p in few]), monomial)
-    for column in columns:
+    for column in wanted:
         if column not in found and (one := by_ratio.get(_ratio(column[: len(few)]))) is not None:
             single = Polynomial({one: Fraction(column[0], product(one, points[0]))})
             if _agrees(single, points, column):
                 found[column] = single
     for kind in (_simple, _padded, _tiled):
-        if not (missing := [column for column in dict.fromkeys(columns) if column not in found]):
+        if not (missing := [column for column in dict.fromkeys(wanted) if column not in found]):
             break
-        terms = [m for m in allowed if set(m) <= {"N", "M"} or _of_all_heads(m, free) and kind(m)]
+        of_heads = (m for m in allowed if set(m) <= set("NMdv") or _of_all_heads(m, free))
+        terms = [m for m in of_heads if kind(m)]
         matrix = [[product(m, p) for m in terms] for p in points]
         for column, solution in zip(missing, _solve(matrix, missing), strict=True):
             total = Polynomial({m: c for m, c in zip(terms, solution, strict=True) if c})
             if len(total.terms) <= MOST_TERMS and _agrees(total, points, column):
                 found[column] = total
-    return [found.get(column) for column in columns]
+    return [found.get(column) for column in wanted]
 
 
 def free_sizes(points: Sequence[Mapping[str, Any]]) -> frozenset[str]:
@@ -219,7 +221,7 @@ def _of_all_heads(m: Monomial, free: Container[str]) -> bool:
     return ("B" in m or "B" not in free) and ("H" in m or "G" in m or "H" not in free)
 
 
-MOST_TERMS = 8  # more would be an accident
+MOST_TERMS = 4  # more would be an accident
 PRIME = 2**61 - 1
 
 

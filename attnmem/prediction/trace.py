@@ -134,7 +134,8 @@ class Trace:
     @property
     def _peak(self) -> Peak:
         events = [self.timeline[place] for place in self._at_peak]
-        return Peak(tuple(e.label for e in events), tuple(e.bytes for e in events))
+        sizes = tuple(event.bytes for event in events)
+        return Peak(tuple(event.label for event in events), sizes, len(self.steps))
 
     @property
     def by_module(self) -> dict[str, int]:

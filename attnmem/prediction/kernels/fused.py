@@ -66,6 +66,7 @@ def flash_splits(heads: int, n: int, m: int, d: int) -> int:
 
 
 def flash_head_dim(d: int) -> int:
+    """The head dimension of flash's buffers: up to a multiple of 32, above 128 of 64."""
     return round_up(d, 32) if d <= 128 else round_up(d, 64)
 
 
