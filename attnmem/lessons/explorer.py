@@ -19,10 +19,12 @@ from attnmem.lessons.table import Table
 from attnmem.prediction.allocator import cublas_workspace
 from attnmem.prediction.conditions import all_hold
 from attnmem.prediction.kernels.fused import MULTIPROCESSORS
-from attnmem.prediction.listing import Piece, draw, draw_groups, listing
+from attnmem.prediction.listing import Piece, Work, draw, draw_groups, listing
+from attnmem.prediction.loops import Turns, turns
 from attnmem.prediction.symbolic import Polynomial
 from attnmem.prediction.trace import max_seq_len, trace
 from attnmem.programs import PROGRAMS, Program
+from attnmem.tiles.attention import tiled_attention
 from attnmem.workload import Workload
 
 
@@ -39,6 +41,9 @@ OFFERED: dict[str, Program] = {
     "math_sdpa": partial(fused, SDPBackend.MATH),
     "flash_sdpa": partial(fused, SDPBackend.FLASH_ATTENTION),
 }
+
+TILED = "tiled_attention"
+OFFERED[TILED] = tiled_attention
 
 #: Those whose heads may share keys. Elsewhere K and V must have all heads.
 GROUPED = ("standard_attention", "causal_attention", "math_sdpa", "flash_sdpa")
@@ -81,51 +86,66 @@ class _Data:
         return self.sums[(below, *terms)]
 
     def events(self, piece: Piece) -> Iterator[int]:
-        """A tensor that is allocated; or −1 − how many older ones live, of one that is freed."""
+        """What happens, where a release says how many older tensors are alive."""
         live: list[int] = []
         made = 0
         for event in piece.events:
             if isinstance(event, int):
                 place = live.index(event)
                 live.pop(place)
-                yield -1 - place
+                yield self.event(place)
             else:
-                label, size = event
-                yield self.tensors[(self.labels[label], self.sum(size))]
+                yield self.event(event)
                 live.append(made)
                 made += 1
 
-    def piece(self, piece: Piece, bytes_: tuple[int, ...]) -> dict[str, Any]:
-        """A piece; ``bytes_``: of each step, those of an element of a matrix product, or 0."""
+    def event(self, event: tuple[str, Polynomial] | int) -> int:
+        """A tensor that is allocated; or −1 − the place of the one that is freed."""
+        if isinstance(event, int):
+            return -1 - event
+        label, size = event
+        return self.tensors[(self.labels[label], self.sum(size))]
+
+    def step(self, step: tuple[Work, int]) -> int:
+        """A step, and the bytes of an element of a matrix product, 1 for those of Q; 0: none."""
+        work, element = step
+        sums = (work.flops, work.bytes_read, work.bytes_written, work.special)
+        names = self.labels[work.name], self.labels[work.stage]
+        return self.steps[(*names, element, *map(self.sum, sums))]
+
+    def piece(self, piece: Piece, elements: tuple[int, ...]) -> dict[str, Any]:
+        """A piece of a listing."""
         found: dict[str, Any] = {"if": [self.conditions[c] for c in piece.conditions]}
         if piece.refused:
             return found | {"refused": re.sub(r"\d+ heads for \d+", "fewer heads", piece.refused)}
-        steps = [
-            self.steps[
-                self.labels[work.name],
-                self.labels[work.stage],
-                size,
-                self.sum(work.flops),
-                self.sum(work.bytes_read),
-                self.sum(work.bytes_written),
-                self.sum(work.special),
-            ]
-            for work, size in zip(piece.steps, bytes_, strict=True)
-            if work.stage != "inputs"
-        ]
+        steps = [*zip(piece.steps, elements, strict=True)]
         return found | {
             "events": [*self.events(piece)],
-            "steps": steps,
+            "steps": [self.step(step) for step in steps if step[0].stage != "inputs"],
             "saved": self.sum(piece.saved),
             "workspaces": piece.workspaces,
         }
 
+    def turns(self, turns: Turns) -> dict[str, Any]:
+        """The same of a program that goes over tiles: lists of turns in lists."""
 
-def pieces(name: str, training: bool) -> list[tuple[Piece, tuple[int, ...]]]:
-    """The pieces of a program, each with the element sizes of its matrix products, 0 for others.
+        def all_of(items: list[Any], one: Callable[[Any], int]) -> list[Any]:
+            return [all_of(x, one) if isinstance(x, list) else one(x) for x in items]
 
-    1 stands for that of Q.
-    """
+        steps = [x for x in turns.steps if isinstance(x, list) or x[0].stage != "inputs"]
+        return {
+            "if": [self.conditions[c] for c in turns.conditions],
+            "events": all_of(turns.events, self.event),
+            "steps": all_of(steps, self.step),
+            "saved": self.sum(turns.saved),
+            "workspaces": turns.workspaces,
+        }
+
+
+def pieces(name: str, training: bool) -> list[Any]:
+    """What :class:`_Data` takes of a program: its pieces, with element sizes; or its turns."""
+    if name == TILED:
+        return [turns(e, training, one=one) for e in (2, 4) for one in (True, False)]
     program = OFFERED[name]
     how = draw_groups if name in GROUPED else draw
     found = listing(program, training, draw=how).pieces
@@ -161,7 +181,10 @@ def data() -> dict[str, Any]:
         found = dict(zip(jobs, pool.map(_pieces, jobs), strict=True))
     made = _Data()
     programs = {
-        name: [[made.piece(*piece) for piece in found[name, on]] for on in (False, True)]
+        name: [
+            [made.turns(x) if name == TILED else made.piece(*x) for x in found[name, on]]
+            for on in (False, True)
+        ]
         for name in OFFERED
     }
     return {
@@ -189,7 +212,7 @@ def data() -> dict[str, Any]:
     }
 
 
-def _pieces(job: tuple[str, bool]) -> list[tuple[Piece, tuple[int, ...]]]:
+def _pieces(job: tuple[str, bool]) -> list[Any]:
     torch.set_num_threads(1)
     return pieces(*job)
 

@@ -39,8 +39,9 @@ function sizesOf({ B, H, N, d, G, dtype }) {
   found.set("dtype", dtype);
   const of = (name) => {
     if (!found.has(name)) {
-      const [, size, parts] = name.match(/^ceil\((\w)\/(\d+)\)$/) ?? [];
-      if (size) found.set(name, ceil(of(size), BigInt(parts)));
+      const [, kind, size, parts] = name.match(/^(ceil|rest)\((\w)\/(\d+)\)$/) ?? [];
+      if (kind === "ceil") found.set(name, ceil(of(size), BigInt(parts)));
+      else if (kind === "rest") found.set(name, ((of(size) - 1n) % BigInt(parts)) + 1n);
       else if (name === "min(H, N)") found.set(name, least(of("H"), of("N")));
       else found.set(name, OF_KERNELS[name](of));
     }
@@ -112,6 +113,12 @@ class CachingAllocator {
     return block;
   }
 
+  /* All of its state that decides what it does next, but for the order of segments. */
+  state(live) {
+    const text = ({ segment, address, size }) => `${segment} ${address} ${size}`;
+    return [...this.free.map(text).sort(), "live", ...live.map((tensor) => text(tensor.block))].join();
+  }
+
   segment(size, small) {
     const taken = small ? 2n * MIB : size < 10n * MIB ? 20n * MIB : roundUp(size, 2n * MIB);
     this.reserved += taken; // nothing is ever given back: its peak, too
@@ -150,6 +157,25 @@ function comesFirst(a, b) {
   return a.address < b.address;
 }
 
+/* Do what happens in turns: the first, those between, and the last. Between, a turn that begins in
+   a state that was there before goes as that did, and so do those after it: they are left out. */
+function inTurns([first, between, last], many, act, state) {
+  act(first);
+  const seen = new Map();
+  for (let turn = 0; turn < many - 2; turn++) {
+    const before = state();
+    if (seen.has(before)) {
+      const period = turn - seen.get(before);
+      turn += Math.floor((many - 2 - turn) / period) * period;
+      seen.clear();
+      if (turn >= many - 2) break;
+    }
+    seen.set(before, turn);
+    act(between);
+  }
+  act(last);
+}
+
 /* A run of a program. Of a case that it does not take, only why: `refused`. */
 function run(of, program, training) {
   if (of("G") !== of("H") && !DATA.grouped.includes(program))
@@ -163,13 +189,14 @@ function run(of, program, training) {
     if (!known.has(sum)) known.set(sum, valueOf(DATA.sums[sum], of));
     return known.get(sum);
   };
+  const many = () => Number(of("ceil(N/128)"));
   const allocator = new CachingAllocator();
   const live = [];
   const timeline = [];
   let bytes = 0n;
   let requested = 0n;
   let alive = [];
-  for (const event of piece.events) {
+  const happen = (event) => {
     let tensor;
     if (event < 0) {
       [tensor] = live.splice(-1 - event, 1);
@@ -187,18 +214,22 @@ function run(of, program, training) {
       requested = bytes;
       alive = [...live];
     }
-  }
-  const steps = piece.steps.map((place) => {
-    const [name, stage, element, flops, read, written, special] = DATA.steps[place];
-    return {
-      name: DATA.labels[name],
-      stage: DATA.labels[stage],
-      element: element === 1 ? Number(of("e")) : element, // of a matrix product; 0: of others
-      flops: value(flops),
-      bytes: value(read) + value(written),
-      special: value(special),
-    };
-  });
+  };
+  const act = (events) => {
+    for (const event of events)
+      if (Array.isArray(event)) inTurns(event, many(), act, () => allocator.state(live));
+      else happen(event);
+  };
+  act(piece.events);
+  const steps = [];
+  const take = (places, times) => {
+    for (const place of places) {
+      if (Array.isArray(place))
+        place.forEach((turn, i) => take(turn, i === 1 ? times * BigInt(many() - 2) : times));
+      else steps.push(stepOf(DATA.steps[place], times, of, value));
+    }
+  };
+  take(piece.steps, 1n);
   const saved = value(piece.saved);
   return {
     requested,
@@ -210,8 +241,21 @@ function run(of, program, training) {
     alive: numbered(alive),
     timeline,
     steps,
-    flops: steps.reduce((sum, step) => sum + step.flops, 0n),
-    bytes: steps.reduce((sum, step) => sum + step.bytes, 0n),
+    flops: steps.reduce((sum, step) => sum + step.times * step.flops, 0n),
+    bytes: steps.reduce((sum, step) => sum + step.times * step.bytes, 0n),
+  };
+}
+
+/* A step that is taken so many times; `element`: bytes of one of a matrix product, 0 of others. */
+function stepOf([name, stage, element, flops, read, written, special], times, of, value) {
+  return {
+    name: DATA.labels[name],
+    stage: DATA.labels[stage],
+    times,
+    element: element === 1 ? Number(of("e")) : element,
+    flops: value(flops),
+    bytes: value(read) + value(written),
+    special: value(special),
   };
 }
 
@@ -241,7 +285,8 @@ function leastSeconds(steps, card) {
       [step.flops, matrix ? card.matrix : card.vector],
       [step.special, card.special],
     ];
-    return sum + Math.max(...parts.map(([work, rate]) => (rate ? Number(work) / rate : 0)));
+    const longest = Math.max(...parts.map(([work, rate]) => (rate ? Number(work) / rate : 0)));
+    return sum + Number(step.times) * longest;
   }, 0);
 }
 

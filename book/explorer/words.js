@@ -63,7 +63,8 @@ function termsOf(tensors, of) {
       for (const place of places) {
         const factor = DATA.factors[place] === "G" && !shares(of) ? "H" : DATA.factors[place];
         const [size, parts] = part(factor);
-        if (factor === "e") coefficient *= Number(of("e"));
+        if (factor.startsWith("rest") && of(factor) === 128n) coefficient *= 128;
+        else if (factor === "e") coefficient *= Number(of("e"));
         else if (factor === "flash_head_dim" && of(factor) === of("d")) factors.push("d");
         else if (parts > 1 && of(size) % BigInt(parts) === 0n) {
           factors.push(size);
@@ -110,12 +111,14 @@ function inUnits(factors, coefficient, of) {
   }
   const parts = factors.reduce((product, x) => product * part(x)[1], 1);
   const up = Number.isInteger(coefficient / parts);
-  const rest = byRank(factors).map((x) => factorText(x, up)).join("·");
+  const text = byRank(factors).map((x) => factorText(x, up)).join("·");
+  const rest = text.replace(/([HNd])·\1/g, "$1²");
   return { place: 99 - Boolean(factors.length), count: up ? coefficient / parts : coefficient, name: "", rest };
 }
 
 function factorText(factor, up) {
   const [size, parts] = part(factor);
+  if (factor.startsWith("rest")) return "(N mod 128)";
   if (parts === 1) return factor;
   const small = String(parts).replace(/\d/g, (digit) => "₀₁₂₃₄₅₆₇₈₉"[digit]);
   return up ? `⌈${size}⌉${small}` : `⌈${size}/${parts}⌉`;
