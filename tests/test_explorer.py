@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 import re
 from collections.abc import Iterator
@@ -12,16 +13,16 @@ import explorer
 import pytest
 from conftest import CHAPTERS, ROOT
 from playwright.sync_api import Browser, Page, expect
-from settings import EVALUATE, draw, expected, workload
+from settings import EVALUATE, Case, draw, expected, workload
 from test_browser import findings
 from visiting import LAPTOP, PHONE, fits
 
 from attnmem.catalog import model
-from attnmem.lessons.explorer import CARDS, OFFERED, common
+from attnmem.lessons.explorer import CARDS, OFFERED, TILED, common
 from attnmem.prediction.trace import trace
 
-# The full comparison, of 10,000 cases, is in benchmarks/explorer.py.
-CASES, SEEDS = 250, range(4)
+SEEDS = range(4)
+CASES = int(os.environ.get("ATTNMEM_CASES", "1000")) // len(SEEDS)  # 10,000 take some minutes
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +47,15 @@ def test_page_and_trace_agree_to_the_byte(bare, seed):
             assert wanted == found, case
             continue
         answered += 1
-        # A sum of quotients: only the last bit may differ.
-        assert found.pop("seconds") == pytest.approx(wanted.pop("seconds"), rel=1e-14), case
+        # Of tiles, thousands of quotients: turns that repeat are multiplied, and not added up.
+        assert found.pop("seconds") == pytest.approx(wanted.pop("seconds"), rel=1e-12), case
         assert found == wanted, case
     assert answered > 0.7 * CASES
 
 
 def test_the_longest_sequence_is_that_of_a_trace(bare):
     chance = random.Random(0)
-    cases = []
+    cases: list[Case] = []
     while len(cases) < 20:
         case = draw(chance)
         small = case["d"] <= 128 and case["d"] % 8 == 0 and case["B"] * case["H"] <= 64
@@ -66,7 +67,7 @@ def test_the_longest_sequence_is_that_of_a_trace(bare):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("program", OFFERED)
+@pytest.mark.parametrize("program", [name for name in OFFERED if name != TILED])
 def test_the_formula_is_that_of_a_trace(bare, program, training):
     case = {"B": 1, "H": 12, "G": 12, "N": 512, "d": 64, "dtype": "float16"}
     script = """([given, program, training]) => {

@@ -37,7 +37,7 @@ def fused(backend: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 
 #: The programs of the page: the package's; two of PyTorch's kernels take shared keys if told so.
 OFFERED: dict[str, Program] = {
-    **{p.__name__: p for p in PROGRAMS},  # type: ignore[attr-defined]
+    **{p.__name__: p for p in PROGRAMS},
     "math_sdpa": partial(fused, SDPBackend.MATH),
     "flash_sdpa": partial(fused, SDPBackend.FLASH_ATTENTION),
 }
@@ -230,9 +230,7 @@ def common() -> Table:
                     t = trace(OFFERED[program], w, training)
                     longest = max_seq_len(OFFERED[program], w, card.memory_bytes, training)
                     mode = "training" if training else "inference"
-                    rows.append(
-                        (name, length, f"`{program}`", mode, t.peak_bytes / 1e9, longest)
-                    )
+                    rows.append((name, length, f"`{program}`", mode, t.peak_bytes / 1e9, longest))
     columns = {
         "one layer of": "",
         "tokens": ",",

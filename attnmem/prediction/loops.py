@@ -53,7 +53,7 @@ def followed(w: Workload, training: bool) -> tuple[Trace, list[Mark]]:
     cut = attention._cut
 
     def marked(x: torch.Tensor, size: int | None) -> Iterator[slice]:
-        modes = _get_current_dispatch_mode_stack()  # type: ignore[no-untyped-call]
+        modes = _get_current_dispatch_mode_stack()
         recorder = next(mode for mode in modes if isinstance(mode, Recorder))
 
         def mark(kind: str) -> None:
@@ -75,9 +75,7 @@ def turns(element_bytes: int, training: bool, *, one: bool) -> Turns:
     From traces of three turns. Raises ``ValueError`` where a number is no sum of sizes.
     """
     chance = random.Random(0)
-    found = [
-        _draw(chance, element_bytes, 1 if one else 3) for _ in range(SAMPLES)
-    ]
+    found = [_draw(chance, element_bytes, 1 if one else 3) for _ in range(SAMPLES)]
     points = [_sizes(w) for w in found]
     columns = []
     for w in found:
@@ -126,7 +124,7 @@ def nested(items: Sequence[Any], marks: Sequence[tuple[str, int]]) -> list[Any]:
         else:
             loop = open_lists.pop()
             open_lists[-1] += loop[0] if len(loop) == 1 else [loop]
-    return top + [*items[at:]]
+    return [*top, *items[at:]]
 
 
 def _events(t: Trace, sums: Sequence[Polynomial]) -> Iterator[tuple[str, Polynomial] | int]:

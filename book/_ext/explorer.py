@@ -31,7 +31,9 @@ WITHOUT = _("The form is a script, and scripts are off. These are common cases."
 def sources() -> Iterator[Path]:
     """The files of the package that decide what a trace finds, and what the page has of cards."""
     for room in ("prediction", "catalog", "tiles"):
-        yield from (p for p in sorted((PACKAGE / room).rglob("*")) if p.suffix in (".py", ".toml", ".txt"))
+        yield from (
+            p for p in sorted((PACKAGE / room).rglob("*")) if p.suffix in (".py", ".toml", ".txt")
+        )
     for name in ("programs.py", "timeline.py", "workload.py", "lessons/explorer.py"):
         yield PACKAGE / name
 

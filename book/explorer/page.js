@@ -14,6 +14,7 @@ const CALLED = {
 };
 const STOPS = [1, 2];
 while (STOPS.at(-1) < LIMITS.N) STOPS.push(1.5 * STOPS.at(-1), 2 * STOPS.at(-1));
+const ROWS = 200; // of the table of events: only tiles have more
 const CHOICES = ["program", "mode", "dtype", "card"];
 
 /* The number in a field, or what is wrong with it. */
@@ -101,7 +102,7 @@ function rowsInto(name, rows) {
   for (const cells of rows) {
     const row = element(at(name), "tr");
     cells.forEach((cell, i) => {
-      const number = /^[\d,.]+(?: %| [kMGTPE]?B)?$/.test(cell) ? { class: "number" } : {};
+      const number = /^(?:over )?[\d,.]+(?: \S+)?$/.test(cell) ? { class: "number" } : {};
       element(row, i ? "td" : "th", i ? number : { scope: "row" }).append(cell);
     });
   }
@@ -128,9 +129,11 @@ function show(found) {
   at("formula").textContent = formulaOf(terms);
   rowsInto("terms", terms.map((t) => [t.text, list(t.labels), exactly(t.bytes)]));
   rowsInto("alive", found.alive.map((t) => [t.name, exactly(t.bytes), percent(t.bytes, found.requested)]));
-  rowsInto("timeline-table", found.timeline.map((event, i) => [
+  const more = found.timeline.length - ROWS;
+  const events = found.timeline.slice(0, ROWS).map((event, i) => [
     String(i + 1), `${event.freed ? "frees " : ""}${event.label}`, exactly(event.bytes), exactly(event.live),
-  ]));
+  ]);
+  rowsInto("timeline-table", more > 0 ? [...events, ["…", `and ${count(more)} more`, "", ""]] : events);
   draw(found);
 }
 
