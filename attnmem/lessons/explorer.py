@@ -19,7 +19,7 @@ from attnmem.lessons.table import Table
 from attnmem.prediction.allocator import cublas_workspace
 from attnmem.prediction.conditions import all_hold
 from attnmem.prediction.kernels.fused import MULTIPROCESSORS
-from attnmem.prediction.listing import Piece, Work, draw, draw_groups, listing
+from attnmem.prediction.listing import Draw, Piece, Work, draw, draw_groups, listing
 from attnmem.prediction.loops import Turns, turns
 from attnmem.prediction.symbolic import Polynomial
 from attnmem.prediction.trace import max_seq_len, trace
@@ -142,19 +142,23 @@ class _Data:
         }
 
 
+def wider(drawn: Draw, chance: random.Random) -> Workload:
+    """Sizes at random, with heads among them that are as wide as the page takes."""
+    w = drawn(chance)
+    return replace(w, head_dim=8 * chance.randint(33, 128)) if chance.random() < 0.2 else w
+
+
 def pieces(name: str, training: bool) -> list[Any]:
     """What :class:`_Data` takes of a program: its pieces, with element sizes; or its turns."""
     if name == TILED:
         return [turns(e, training, one=one) for e in (2, 4) for one in (True, False)]
     program = OFFERED[name]
-    how = draw_groups if name in GROUPED else draw
+    how = partial(wider, draw_groups if name in GROUPED else draw)
     found = listing(program, training, draw=how).pieces
     return [(piece, _element_sizes(program, piece, training, how)) for piece in found]
 
 
-def _element_sizes(
-    program: Program, piece: Piece, training: bool, how: Callable[[random.Random], Workload]
-) -> tuple[int, ...]:
+def _element_sizes(program: Program, piece: Piece, training: bool, how: Draw) -> tuple[int, ...]:
     if piece.refused:
         return ()
     chance = random.Random(0)

@@ -23,7 +23,8 @@ from attnmem.lessons import explorer
 
 PACKAGE = Path(attnmem.__file__).parent
 PARTS = Path(__file__).parent.parent / "explorer"
-SCRIPTS = ("model.js", "words.js", "pictures.js", "page.js")  # one module, in this order
+# One module, in this order.
+SCRIPTS = ("allocator.js", "model.js", "words.js", "pictures.js", "answer.js", "page.js")
 
 WITHOUT = _("The form is a script, and scripts are off. These are common cases.")
 

@@ -1,5 +1,5 @@
 /* What a program allocates at any sizes, and what PyTorch's allocator takes for it. Bytes and FLOPs
-   are BigInt: no byte is lost. The lists of programs come from traces: attnmem/lessons/explorer.py. */
+   are BigInt: none is lost. The lists of programs come from traces: attnmem/lessons/explorer.py. */
 
 const DATA = JSON.parse(document.getElementById("explorer-data").textContent);
 const ELEMENT = { float16: 2, bfloat16: 2, float32: 4 };
@@ -8,7 +8,7 @@ const ceil = (size, part) => (size + part - 1n) / part;
 const roundUp = (size, multiple) => ceil(size, multiple) * multiple;
 const least = (a, b) => (a < b ? a : b);
 
-/* Sizes that kernels work out by rules of their own, as attnmem/prediction/kernels/fused.py does. */
+/* Sizes that kernels work out by their own rules, as attnmem/prediction/kernels/fused.py does. */
 const OF_KERNELS = {
   flash_head_dim: (of) => roundUp(of("d"), of("d") <= 128n ? 32n : 64n),
   efficient_splits: (of) => {
@@ -28,7 +28,8 @@ const OF_KERNELS = {
       efficiency.set(splits, waves / Math.ceil((tiles * splits) / slots));
     }
     const best = Math.max(...efficiency.values());
-    return BigInt(Math.min(...[...efficiency.keys()].filter((s) => efficiency.get(s) >= 0.85 * best)));
+    const good = [...efficiency.keys()].filter((splits) => efficiency.get(splits) >= 0.85 * best);
+    return BigInt(Math.min(...good));
   },
 };
 
@@ -77,84 +78,6 @@ function valueOf([below, ...terms], of) {
   for (const [count, ...factors] of terms)
     sum += factors.reduce((product, x) => product * of(DATA.factors[x]), BigInt(count));
   return sum / BigInt(below);
-}
-
-const MIB = 2n ** 20n;
-
-/* PyTorch's CUDA allocator, as attnmem/prediction/allocator.py. */
-class CachingAllocator {
-  allocated = 0n;
-  reserved = 0n;
-  peakAllocated = 0n;
-  segments = 0;
-  free = [];
-
-  allocate(size) {
-    size = roundUp(size, 512n);
-    const small = size <= MIB;
-    let block = null;
-    for (const other of this.free)
-      if (other.small === small && other.size >= size && (!block || comesFirst(other, block)))
-        block = other;
-    if (block) this.free.splice(this.free.indexOf(block), 1);
-    else block = this.segment(size, small);
-    const rest = block.size - size;
-    if (small ? rest >= 512n : rest > MIB) {
-      const { segment, address, after } = block;
-      const remainder = { segment, address: address + size, size: rest, small, before: block, after };
-      if (after) after.before = remainder;
-      block.after = remainder;
-      block.size = size;
-      this.keep(remainder);
-    }
-    block.free = false;
-    this.allocated += block.size;
-    if (this.allocated > this.peakAllocated) this.peakAllocated = this.allocated;
-    return block;
-  }
-
-  /* All of its state that decides what it does next, but for the order of segments. */
-  state(live) {
-    const text = ({ segment, address, size }) => `${segment} ${address} ${size}`;
-    return [...this.free.map(text).sort(), "live", ...live.map((tensor) => text(tensor.block))].join();
-  }
-
-  segment(size, small) {
-    const taken = small ? 2n * MIB : size < 10n * MIB ? 20n * MIB : roundUp(size, 2n * MIB);
-    this.reserved += taken; // nothing is ever given back: its peak, too
-    return { segment: this.segments++, address: 0n, size: taken, small };
-  }
-
-  release(block) {
-    this.allocated -= block.size;
-    const { before, after } = block;
-    if (before?.free) {
-      this.free.splice(this.free.indexOf(before), 1);
-      block.address = before.address;
-      block.size += before.size;
-      block.before = before.before;
-      if (block.before) block.before.after = block;
-    }
-    if (after?.free) {
-      this.free.splice(this.free.indexOf(after), 1);
-      block.size += after.size;
-      block.after = after.after;
-      if (block.after) block.after.before = block;
-    }
-    this.keep(block);
-  }
-
-  keep(block) {
-    block.free = true;
-    this.free.push(block);
-  }
-}
-
-/* The smallest block is taken, of equal ones that with the lowest address. */
-function comesFirst(a, b) {
-  if (a.size !== b.size) return a.size < b.size;
-  if (a.segment !== b.segment) return a.segment < b.segment;
-  return a.address < b.address;
 }
 
 /* Do what happens in turns: the first, those between, and the last. Between, a turn that begins in

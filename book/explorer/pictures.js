@@ -1,11 +1,10 @@
-/* Pictures: what is alive at the peak, and memory over the run. Drawn again when the width changes. */
+/* Pictures: what is alive at the peak, and memory over the run. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
 function element(parent, name, attributes = {}, text = "") {
-  const made = parent.namespaceURI === SVG || name === "svg"
-    ? document.createElementNS(SVG, name)
-    : document.createElement(name);
+  const space = parent.namespaceURI === SVG || name === "svg" ? SVG : parent.namespaceURI;
+  const made = document.createElementNS(space, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   made.textContent = text;
   return parent.appendChild(made);
@@ -69,13 +68,14 @@ function drawTimeline(parent, timeline, peak, card, label) {
   if (card.memory < most) {
     const at = y(card.memory);
     element(svg, "line", { x1: left, x2: width - right, y1: at, y2: at, class: "limit" });
-    element(svg, "text", { x: left + 4, y: at - 5 }, `${card.name}, ${Number(card.memory / 2n ** 30n)} GiB`);
+    element(svg, "text", { x: left + 4, y: at - 5 }, `${card.name}, ${gib(card)}`);
   }
   element(svg, "line", { x1: left, x2: width - right, y1: base, y2: base, class: "axis" });
   element(svg, "path", { d: line, class: "line" });
   const at = timeline.findIndex((event) => event.live === peak);
-  const end = x(at) > 0.6 * width ? "end" : "start";
+  const late = x(at) > 0.6 * width;
   element(svg, "circle", { cx: x(at + 0.75), cy: top, r: 4, class: "peak" });
-  element(svg, "text", { x: x(at + 0.5) + (end === "end" ? -4 : 12), y: top - 10, "text-anchor": end },
-    `peak ${roughly(peak)}`);
+  const anchor = late ? "end" : "start";
+  const place = { x: x(at + 0.5) + (late ? -4 : 12), y: top - 10, "text-anchor": anchor };
+  element(svg, "text", place, `peak ${roughly(peak)}`);
 }

@@ -113,7 +113,8 @@ function inUnits(factors, coefficient, of) {
   const up = Number.isInteger(coefficient / parts);
   const text = byRank(factors).map((x) => factorText(x, up)).join("·");
   const rest = text.replace(/([HNd])·\1/g, "$1²");
-  return { place: 99 - Boolean(factors.length), count: up ? coefficient / parts : coefficient, name: "", rest };
+  const count = up ? coefficient / parts : coefficient;
+  return { place: 99 - Boolean(factors.length), count, name: "", rest };
 }
 
 function factorText(factor, up) {
@@ -130,4 +131,6 @@ function termText(count, name, rest) {
   return rest ? `${number}·${rest}` : number;
 }
 
-const formulaOf = (terms) => terms.map((term) => term.text).join(" + ").replaceAll("+ -", "− ") || "0";
+function formulaOf(terms) {
+  return terms.map((term) => term.text).join(" + ").replaceAll("+ -", "− ") || "0";
+}
