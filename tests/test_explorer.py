@@ -73,9 +73,10 @@ def test_the_formula_is_that_of_a_trace(bare, program, training):
     script = """([given, program, training]) => {
       const { run, sizesOf, termsOf, formulaOf } = window.explorer;
       const of = sizesOf(given);
-      const { alive, requested } = run(of, program, training);
-      const terms = termsOf(alive, of);
-      return [formulaOf(terms), String(terms.reduce((sum, t) => sum + t.bytes, 0n) - requested)];
+      const found = run(of, program, training);
+      const terms = termsOf(found, of);
+      const rest = terms.reduce((sum, term) => sum - term.bytes, found.requested);
+      return [formulaOf(terms), String(rest)];
     }"""
     t = trace(OFFERED[program], workload(case), training)
     assert bare.evaluate(script, [case, program, training]) == [str(t.formula), "0"]

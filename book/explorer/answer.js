@@ -86,7 +86,7 @@ function show(found) {
   showMemory(found);
   showSpeed(found);
   const { alive, timeline, requested } = found;
-  const terms = termsOf(alive, found.of);
+  const terms = termsOf(found, found.of);
   at("formula").textContent = formulaOf(terms);
   rowsInto("terms", terms.map((term) => [term.text, list(term.labels), exactly(term.bytes)]));
   rowsInto("alive", alive.map((t) => [t.name, exactly(t.bytes), percent(t.bytes, requested)]));

@@ -162,6 +162,7 @@ function run(of, program, training) {
     kept: training ? ownBytes(of) + saved : 0n,
     workspaces: piece.workspaces,
     alive: numbered(alive),
+    ones: piece.if.map((place) => DATA.conditions[place].match(/^(\w) == 1$/)?.[1] ?? ""),
     timeline,
     steps,
     flops: steps.reduce((sum, step) => sum + step.times * step.flops, 0n),

@@ -44,16 +44,14 @@ function unitsOf(of) {
   const heads = shares(of)
     ? [["Q", "B H N d", e], ["K", "B G N d", e], ["V", "B G N d", e], ["O", "B H N d", e]]
     : [["X", "B H N d", e]];
-  return [["S", "B H N N", e], ...heads, ["L", "B H N", 4], ["N²", "N N", 1]].map(
-    ([name, factors, size]) => [name, inOrder(factors.split(" ")), size],
-  );
+  return [["S", "B H N N", e], ...heads, ["L", "B H N", 4], ["N²", "N N", 1]];
 }
 
-/* The terms of the sum of tensors, such as 4S and 6X, each with its tensors and bytes. As
-   attnmem/prediction/formula.py writes them. */
-function termsOf(tensors, of) {
+/* The terms of the sum of tensors, such as 4S and 6X, each with its tensors and bytes, as
+   attnmem/prediction/formula.py writes them. `ones`: the sizes that are 1 wherever this holds. */
+function termsOf({ alive, ones }, of) {
   const found = new Map();
-  for (const { name: label, sum } of tensors) {
+  for (const { name: label, sum } of alive) {
     const [below, ...terms] = DATA.sums[sum];
     const merged = new Map();
     for (const [above, ...places] of terms) {
@@ -78,7 +76,7 @@ function termsOf(tensors, of) {
       merged.set(key, before);
     }
     for (const { factors, coefficient, parts } of merged.values()) {
-      const term = inUnits(factors, coefficient, of);
+      const term = inUnits(factors, coefficient, ones, of);
       const key = `${String(term.place).padStart(2)} ${term.name} ${term.rest}`;
       const before = found.get(key) ?? { ...term, key, count: 0, parts: 0n, labels: [] };
       before.count += term.count;
@@ -100,13 +98,13 @@ const rank = (factor) =>
   `${factor.length > 1 ? 1 : 0}${LETTERS.indexOf(part(factor)[0]) + 1}${factor}`;
 const byRank = (factors) => factors.toSorted((a, b) => (rank(a) < rank(b) ? -1 : 1));
 
-function inUnits(factors, coefficient, of) {
+function inUnits(factors, coefficient, ones, of) {
   const own = factors.filter((factor) => factor in OF_KERNELS);
   const plain = inOrder(factors.filter((factor) => !(factor in OF_KERNELS)));
-  const units = unitsOf(of);
-  for (const [place, [name, unit, size]] of units.entries()) {
+  for (const [place, [name, letters, size]] of unitsOf(of).entries()) {
     const count = coefficient / size;
-    if (plain === unit && Number.isInteger(8 * count))
+    const unit = inOrder(letters.split(" ").filter((letter) => !ones.includes(letter)));
+    if (unit && plain === unit && Number.isInteger(8 * count))
       return { place, count, name, rest: own.map((x) => `·${x}`).join("") };
   }
   const parts = factors.reduce((product, x) => product * part(x)[1], 1);
