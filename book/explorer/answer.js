@@ -25,7 +25,7 @@ function answer(given) {
 
 function percent(some, all) {
   const whole = Math.round((100 * Number(some)) / Number(all));
-  return whole === 100 && some < all ? "over 99 %" : `${whole} %`;
+  return whole === 100 && some < all ? "over 99\u00a0%" : `${whole}\u00a0%`;
 }
 const gib = (card) => `${Number(card.memory / 2n ** 30n)} GiB`;
 const called = (card) => `the ${card.name} (${gib(card)})`;
@@ -69,7 +69,7 @@ function rowsInto(name, rows) {
   for (const cells of rows) {
     const row = element(at(name), "tr");
     cells.forEach((cell, i) => {
-      const number = /^(?:–|(?:over )?[\d,.]+(?: \S+)?)$/.test(cell) ? { class: "number" } : {};
+      const number = /^(?:–|(?:over )?[\d,.]+(?:\s\S+)?)$/.test(cell) ? { class: "number" } : {};
       element(row, i ? "td" : "th", i ? number : { scope: "row" }).append(cell);
     });
   }
@@ -141,7 +141,7 @@ function showSpeed({ card, flops, bytes, steps }) {
   rowsInto("speed", [
     ["Arithmetic", flopsText(flops), `exactly ${count(flops)} FLOPs`],
     ["Traffic", roughly(bytes), `${exactly(bytes)}, if nothing stays in a cache`],
-    ["Intensity", `${intensity} FLOP/B`, "arithmetic over traffic"],
+    ["Intensity", `${intensity}\u00a0FLOP/B`, "arithmetic over traffic"],
     ["Least time", secondsText(leastSeconds(steps, card)), `on ${sheet}`],
   ]);
 }

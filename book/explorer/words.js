@@ -15,7 +15,7 @@ function roughly(value, units = UNITS) {
     rest /= 1000;
     unit++;
   }
-  return `${SHORT.format(rest)} ${units[unit]}`;
+  return `${SHORT.format(rest)}\u00a0${units[unit]}`;
 }
 
 const flopsText = (flops) =>
