@@ -187,8 +187,8 @@ def _element_sizes(program: Program, piece: Piece, training: bool, how: Draw) ->
 
 
 def data() -> dict[str, Any]:
-    """All that the page knows: programs, cards, models. About a minute of one processor's time."""
-    jobs = [(name, training) for name in OFFERED for training in (False, True)]
+    """All that the page knows: programs, cards, models. About two minutes of a processor's time."""
+    jobs = [(name, on) for on in (True, False) for name in reversed(OFFERED)]  # the long ones first
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         found = dict(zip(jobs, pool.map(_pieces, jobs), strict=True))
     made = _Data()
