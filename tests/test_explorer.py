@@ -59,7 +59,8 @@ def test_the_longest_sequence_is_that_of_a_trace(bare):
     while len(cases) < 20:
         case = draw(chance)
         small = case["d"] <= 128 and case["d"] % 8 == 0 and case["B"] * case["H"] <= 64
-        if small and case["dtype"] != "float32" and case["program"] != "cudnn_sdpa":
+        taken = case["program"] not in ("cudnn_sdpa", TILED)  # not for N = 1; not in time
+        if small and case["dtype"] != "float32" and taken:
             cases.append(case | {"memory": chance.randint(2**28, 2**37)})
     for case, found in zip(cases, bare.evaluate(EVALUATE, cases), strict=True):
         wanted = expected(case)
