@@ -5,8 +5,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import explorer
 import pytest
 from filelock import FileLock
 from hypothesis import settings
@@ -18,6 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "_build" / "explorer"
 PAGES = sorted((ROOT / "book" / "en").glob("*.md"))
 CHAPTERS = (
     "attention",
@@ -78,6 +80,8 @@ class Book:
                 ignore=shutil.ignore_patterns("__pycache__", "reference"),
             )
         shutil.copy(ROOT / "conf.py", folder)
+        if KEPT.exists():
+            shutil.copytree(KEPT, folder / "_build" / "explorer")
 
     def build(self) -> subprocess.CompletedProcess:
         """Build as `nox -s docs` does, with the copy's own package."""
@@ -121,10 +125,23 @@ def small_book(tmp_path: Path) -> Book:
 
 
 @pytest.fixture(scope="session")
-def built_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The HTML of the whole book, built once for all workers."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all workers of this run."""
     base = tmp_path_factory.getbasetemp()  # a worker's is a folder in that of its run
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "book"
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def kept(shared_folder: Path) -> dict[str, Any]:
+    """What the explorer's page has of the package, as builds of the book keep it."""
+    with FileLock(shared_folder / "explorer.lock"):
+        return explorer.found(KEPT)
+
+
+@pytest.fixture(scope="session")
+def built_book(shared_folder: Path, kept: object) -> Path:
+    """The HTML of the whole book, built once for all workers."""
+    shared = shared_folder / "book"
     with FileLock(f"{shared}.lock"):
         if not shared.exists():
             book = Book(shared)

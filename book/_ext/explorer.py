@@ -1,0 +1,104 @@
+"""The directive ``explorer``: a form in whose place a browser computes what programs allocate.
+
+The parts of ``book/explorer`` and what :func:`attnmem.lessons.explorer.data` finds are put into the
+page itself, so that it works opened as a file, where browsers load no modules. What is found is
+kept under ``_build/explorer`` under a digest of what it follows from. The role ``explore`` is a
+link that opens a case: ``{explore}`the case <program=one_liner&N=8192>` ``.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.locale import _
+from sphinx.util.docutils import ReferenceRole, SphinxDirective
+
+import attnmem
+from attnmem.lessons import explorer
+
+PACKAGE = Path(attnmem.__file__).parent
+PARTS = Path(__file__).parent.parent / "explorer"
+# One module, in this order.
+SCRIPTS = ("allocator.js", "model.js", "words.js", "pictures.js", "answer.js", "page.js")
+
+WITHOUT = _("The form is a script, and scripts are off. These are common cases.")
+
+
+def sources() -> Iterator[Path]:
+    """The files of the package that decide what a trace finds, and what the page has of cards."""
+    for room in ("prediction", "catalog", "tiles"):
+        yield from (
+            p for p in sorted((PACKAGE / room).rglob("*")) if p.suffix in (".py", ".toml", ".txt")
+        )
+    for name in ("programs.py", "timeline.py", "workload.py", "lessons/explorer.py"):
+        yield PACKAGE / name
+
+
+def found(folder: Path) -> dict[str, Any]:
+    """The data and the table of common cases, from ``folder`` if they are there."""
+    digest = hashlib.sha256(torch.__version__.encode())
+    for path in sources():
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
+    kept = folder / f"{digest.hexdigest()[:16]}.json"
+    if not kept.exists():
+        made = {"data": explorer.data(), "common": explorer.common()._repr_html_()}
+        folder.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(made, ensure_ascii=False, separators=(",", ":")), "utf-8")
+    return json.loads(kept.read_text("utf-8"))
+
+
+def module() -> str:
+    """The script of the page."""
+    return "\n".join((PARTS / name).read_text("utf-8") for name in SCRIPTS)
+
+
+def html(data: dict[str, Any], common: str) -> str:
+    """The form, what stands in its place without scripts, the data and the module."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return "\n".join(
+        (
+            (PARTS / "explorer.html").read_text("utf-8"),
+            f'<noscript><p>{WITHOUT}</p><div class="cell_output">{common}</div></noscript>',
+            f'<script type="application/json" id="explorer-data">{text}</script>',
+            f'<script type="module">\n{module()}</script>',
+        )
+    )
+
+
+class Explorer(SphinxDirective):
+    """Has neither arguments nor content."""
+
+    def run(self) -> list[nodes.Node]:
+        """The page's own HTML."""
+        for path in (*sources(), *PARTS.iterdir()):
+            self.env.note_dependency(str(path))
+        made = found(Path(self.env.app.confdir, "_build", "explorer"))
+        return [nodes.raw("", html(made["data"], made["common"]), format="html")]
+
+
+class Explore(ReferenceRole):
+    """A link to the page with a case set: what follows # in its address."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """One node."""
+        page = self.env.app.builder.get_relative_uri(self.env.docname, "explorer")
+        return [nodes.reference("", self.title, refuri=f"{page}#{self.target}", internal=True)], []
+
+
+def style(app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """The page has a style sheet of its own."""
+    if name == "explorer":
+        app.add_css_file("explorer.css")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """What Sphinx calls."""
+    app.add_directive("explorer", Explorer)
+    app.add_role("explore", Explore())
+    app.connect("html-page-context", style)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
