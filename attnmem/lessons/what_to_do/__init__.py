@@ -12,13 +12,10 @@ from attnmem.cures import CURES, cells
 from attnmem.cures.compiled import Compiled
 from attnmem.figures.style import Picture
 from attnmem.lessons.shared import known, made, total
-from attnmem.lessons.what_to_do import cures, ledger, speed
+from attnmem.lessons.what_to_do import cures, kernels, ledger, speed
 from attnmem.lessons.what_to_do.cures import Found, found, shown
-from attnmem.measurement import records
 from attnmem.messages import explain
-from attnmem.prediction.choice import assuming, which_kernel
 from attnmem.prediction.trace import trace
-from attnmem.workload import Workload
 
 #: Programs of the cure "blocks" -> what the figure calls them.
 PROFILES = {
@@ -123,20 +120,6 @@ def numbers() -> dict[str, Any]:
     }
 
 
-def _kernel(d: int, dtype: str, release: tuple[int, int] = (2, 11), **rest: Any) -> str | None:
-    """The kernel that a call gets in training, with the record's cuDNN or another one."""
-    w = Workload(batch=2, heads=8, seq_len=2048, head_dim=d, dtype=getattr(torch, dtype))
-    cudnn = rest.pop("cudnn", cures.RECORDED_WITH["cudnn"])
-    with assuming(release=release, cudnn=cudnn):
-        return which_kernel(w, training=True, **rest).kernel
-
-
-def _kernels_run(program: str) -> set[str]:
-    """The kernels of a program, as the profiler named them when it was recorded."""
-    runs = (run for run in records.load().runs if run.program == program)
-    return {kernel for run in runs for step in run.steps for kernel in step.kernels}
-
-
 def _math_over_formula(training: bool) -> float:
     """The recorded peak of the math kernel over that of the formula."""
     runs = (
@@ -168,7 +151,7 @@ def _kept_per_score(cure: str, name: str) -> float:
 
 def claims() -> dict[str, bool]:
     """What the text says of its numbers."""
-    return speed.claims() | _claims_on_memory() | _claims_on_kernels()
+    return speed.claims() | kernels.claims() | _claims_on_memory()
 
 
 def _claims_on_memory() -> dict[str, bool]:
@@ -238,6 +221,9 @@ def _claims_on_memory() -> dict[str, bool]:
             for mode in (False, True)
             for which in (0, 1)
         ),
+        "the unfused kernel needs nearly twice what the formula needs, in training": (
+            1.9 < _math_over_formula(training=True) < 2
+        ),
         "the loss peaks at three times its logits in 32 bit": (
             numbers()["loss_mb"] // numbers()["logits_mb"] == 3
         ),
@@ -249,63 +235,4 @@ def _claims_on_memory() -> dict[str, bool]:
         "the state of Llama 3 8B alone is more than a card of 80 GB has, and so is each column": (
             min(numbers()["llama_state_gb"] * 1e9, *ledger.at_the_loss()) > 80 * 2**30
         ),
-    }
-
-
-def _claims_on_kernels() -> dict[str, bool]:
-    kernels = {words: cures.kernels_of(call) for words, call in cures.calls().items()}
-    lost = {words for words, taken in kernels.items() if set(taken) == {"math"}}
-    return {
-        "five of the calls lose the fused kernels, on all cards": lost
-        == {
-            "32 bit, grouped heads",
-            "64 bit",
-            "a mask, $d = 60$",
-            "$d = 320$, grouped heads",
-            "3 dimensions",
-        },
-        "the other calls get a fused one, but on a T4 or a V100": all(
-            "math" not in taken[:-1] for words, taken in kernels.items() if words not in lost
-        ),
-        "an A100 and the RTX cards get the same, and so do a T4 and a V100": not any(
-            "or" in kernel for taken in kernels.values() for kernel in taken
-        ),
-        "what a call in 16 and in 32 bit gets on each": [
-            kernels[words] for words in ("16 bit", "16 bit, `bf16`", "32 bit")
-        ]
-        == [
-            ("cudnn", "flash", "efficient"),
-            ("cudnn", "flash", "math"),
-            ("efficient", "efficient", "efficient"),
-        ],
-        "kernels have the names that the page says": all(
-            any(name in kernel for kernel in _kernels_run(program))
-            for program, name in (
-                ("flash_sdpa", "flash_fwd_"),
-                ("efficient_sdpa", "fmha_cutlassF_"),
-                ("cudnn_sdpa", "cudnn_generated_"),
-            )
-        ),
-        "in 16 bit an A100 gets flash, an H100 cuDNN's if its cuDNN is above 9.15, else flash": [
-            _kernel(64, "float16", cudnn=91501),
-            _kernel(64, "float16", cudnn=91500),
-            _kernel(64, "float16", capability=(8, 0)),
-        ]
-        == ["cudnn", "flash", "flash"],
-        "from 2.12 on, a dropout of 0.1 gets flash in place of cuDNN": [
-            _kernel(64, "float16", release, dropout=0.1) for release in ((2, 11), (2, 12))
-        ]
-        == ["cudnn", "flash"],
-        "without groups, above 256, efficient takes multiples of 8, in 32 bit of 4": [
-            _kernel(d, dtype)
-            for dtype, d in (("float16", 300), ("float16", 304), ("float32", 300), ("float32", 302))
-        ]
-        == ["math", "efficient", "efficient", "math"],
-        "the unfused kernel needs nearly twice what the formula needs, in training": (
-            1.9 < _math_over_formula(training=True) < 2
-        ),
-        "in 32 bit a head that 4 does not divide gets no fused kernel, with a mask or without": {
-            _kernel(62, "float32", mask=mask) for mask in (None, "bool")
-        }
-        == {"math"},
     }
