@@ -83,6 +83,11 @@ def test_the_formula_is_that_of_a_trace(bare, program, training):
     assert bare.evaluate(script, [case, program, training]) == [str(t.formula), "0"]
 
 
+def test_what_is_kept_is_of_this_code():
+    found = explorer.PARTS / "kept" / explorer.name()
+    assert found.exists(), f"build the book, and move _build/explorer/{found.name} there"
+
+
 def test_script_and_data_weigh_less_than_25_kb(kept):
     data = json.dumps(kept["data"], ensure_ascii=False, separators=(",", ":"))
     weight = len(gzip.compress((explorer.module() + data).encode()))

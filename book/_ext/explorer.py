@@ -1,8 +1,9 @@
 """The directive ``explorer``: a form in whose place a browser computes what programs allocate.
 
 The parts of ``book/explorer`` and what :func:`attnmem.lessons.explorer.data` finds are put into the
-page itself, so that it works opened as a file, where browsers load no modules. What is found is
-kept under ``_build/explorer`` under a digest of what it follows from. The role ``explore`` is a
+page itself, so that it works opened as a file, where browsers load no modules. Finding it takes
+minutes, so it is kept under a digest of what it follows from: that of this copy's code in
+``book/explorer/kept``, and what a change makes of it under ``_build/explorer``. The role ``explore`` is a
 link that opens a case: ``{explore}`the case <program=one_liner&N=8192>` ``.
 """
 
@@ -20,6 +21,7 @@ from sphinx.util.docutils import ReferenceRole, SphinxDirective
 
 import attnmem
 from attnmem.lessons import explorer
+from attnmem.measurement.digest import digest
 
 PACKAGE = Path(attnmem.__file__).parent
 PARTS = Path(__file__).parent.parent / "explorer"
@@ -39,12 +41,22 @@ def sources() -> Iterator[Path]:
         yield PACKAGE / name
 
 
+def name() -> str:
+    """Of the file in which is kept what this code finds, with this release of PyTorch."""
+    paths = list(sources())
+    code = digest(path for path in paths if path.suffix == ".py")
+    key = hashlib.sha256((code + torch.__version__.partition("+")[0]).encode())
+    for path in paths:
+        if path.suffix != ".py":
+            key.update(path.read_bytes())
+    return f"{key.hexdigest()[:16]}.json"
+
+
 def found(folder: Path) -> dict[str, Any]:
-    """The data and the table of common cases, from ``folder`` if they are there."""
-    digest = hashlib.sha256(torch.__version__.encode())
-    for path in sources():
-        digest.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
-    kept = folder / f"{digest.hexdigest()[:16]}.json"
+    """The data and the table of common cases; made in ``folder`` if they are not there."""
+    kept = PARTS / "kept" / name()
+    if not kept.exists():
+        kept = folder / kept.name
     if not kept.exists():
         made = {"data": explorer.data(), "common": explorer.common()._repr_html_()}
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +87,7 @@ class Explorer(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """The page's own HTML."""
-        for path in (*sources(), *PARTS.iterdir()):
+        for path in (*sources(), *PARTS.glob("*.*")):
             self.env.note_dependency(str(path))
         made = found(Path(self.env.app.confdir, "_build", "explorer"))
         return [nodes.raw("", html(made["data"], made["common"]), format="html")]
