@@ -3,8 +3,8 @@
 The parts of ``book/explorer`` and what :func:`attnmem.lessons.explorer.data` finds are put into the
 page itself, so that it works opened as a file, where browsers load no modules. Finding it takes
 minutes, so it is kept under a digest of what it follows from: that of this copy's code in
-``book/explorer/kept``, and what a change makes of it under ``_build/explorer``. The role ``explore`` is a
-link that opens a case: ``{explore}`the case <program=one_liner&N=8192>` ``.
+``book/explorer/kept``, and what a change makes of it under ``_build/explorer``. The role
+``explore`` is a link that opens a case: ``{explore}`the case <program=one_liner&N=8192>` ``.
 """
 
 import hashlib

@@ -127,7 +127,7 @@ def index(kernel: Kernel) -> None:
 
 @rule("cpu", aten.index_select.default)
 def index_select(kernel: Kernel) -> None:
-    """``index_select_out_cpu_``: along the second dimension all is copied that is not contiguous."""
+    """``index_select_out_cpu_``: along the second dimension, what is not contiguous is copied."""
     x, dim, index = kernel.args
     kernel.allocate(0)
     kernel.contiguous(index)
