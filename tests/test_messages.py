@@ -362,3 +362,9 @@ def test_the_shell_answers_a_wrong_message_with_usage(line):
     done = ask(*line, text=TRIED + "2.00 GiB")
     assert done.exit_code == 2
     assert "Usage:" in done.output
+
+
+def test_an_address_is_never_broken():
+    answer = str(explain("Tried to allocate 786.00 MiB"))
+    assert any(line.endswith("what-to-do.html#what-to-do-loss") for line in answer.splitlines())
+    assert max(map(len, answer.splitlines())) <= 46

@@ -84,7 +84,8 @@ class Explanation:
         if self.answered:
             lines += itertools.chain.from_iterable(map(_way, self.ways.values()))
             lines += [f"What to do: what-to-do.html#{cure}" for cure in self.cures]
-        return "\n".join(textwrap.fill(line, WIDTH) for line in [*lines, *self.notes])
+        wrapped = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
+        return "\n".join(wrapped.fill(line) for line in [*lines, *self.notes])
 
     def _verdict(self) -> str:
         ways = len(self.ways)
