@@ -367,4 +367,4 @@ def test_the_shell_answers_a_wrong_message_with_usage(line):
 def test_an_address_is_never_broken():
     answer = str(explain("Tried to allocate 786.00 MiB"))
     assert any(line.endswith("what-to-do.html#what-to-do-loss") for line in answer.splitlines())
-    assert max(map(len, answer.splitlines())) <= 48
+    assert max(map(len, answer.splitlines())) <= 49

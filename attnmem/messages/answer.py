@@ -19,7 +19,7 @@ TOO_MANY = 4
 COUNTS, LIKELY, NOTHING = 0.1, 0.7, 0.5
 #: Of one way, so many shapes are shown.
 SHOWN = 3
-WIDTH = 48  # characters of a line: a phone shows no more
+WIDTH = 49  # characters of a line: a phone shows no more
 ASK = "If you know heads, tokens, batch or vocabulary, say them."
 
 Sureness = Literal["likely", "one of several", "a guess", "by chance", "too many", "nothing"]
