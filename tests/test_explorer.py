@@ -174,6 +174,24 @@ def test_bad_input_gets_a_message_beside_it(page, text):
     assert "tokens need" in answer(page)
 
 
+@pytest.mark.parametrize(("text", "tokens"), [("32k", 32768), ("32,768", 32768), ("1,5", None)])
+def test_tokens_are_read_as_people_write_them(page, text, tokens):
+    page.get_by_label("Tokens N").fill(text)
+    said = f"{tokens:,} tokens" if tokens else "a whole number"
+    assert said in answer(page)
+
+
+def test_a_chosen_length_stays_when_a_model_is_chosen(page):
+    page.get_by_label("Tokens N").fill("3000")
+    page.get_by_label("Model").select_option("Llama 3 8B")
+    assert "3,000 tokens" in answer(page)
+
+
+def test_kernels_that_an_old_card_does_not_take_are_refused(page):
+    open_case(page, "program=flash_sdpa&card=T4&N=4096")
+    assert "flash_sdpa does not take this case: the T4 is too old" in answer(page)
+
+
 def test_heads_that_keys_do_not_divide_are_named(page):
     page.get_by_label("Heads of K and V").fill("5")
     assert "divides the 12 heads" in page.locator("#wrong-G").inner_text()
@@ -188,7 +206,7 @@ def test_the_keyboard_answers_a_question(page):
         page.keyboard.press("Tab")
     page.keyboard.press("Control+a")
     page.keyboard.type("32768")
-    assert "does not fit the RTX 4090 (24 GiB)" in answer(page)
+    assert "does not fit the RTX 4090 (24 GiB, 25.8 GB)" in answer(page)
     assert "flash_sdpa would fit" in answer(page)
     before = page.locator("[data-show=memory]").inner_text()
     page.keyboard.press("Tab")
@@ -199,7 +217,7 @@ def test_the_keyboard_answers_a_question(page):
     link.focus()
     page.keyboard.press("Enter")
     expect(page.get_by_label("Program")).to_have_value("flash_sdpa")
-    assert "It fits the RTX 4090" in answer(page)
+    assert "fits the RTX 4090" in answer(page)
 
 
 def test_a_preset_has_the_sizes_of_its_model(page):

@@ -54,6 +54,10 @@ GROUPED = ("standard_attention", "causal_attention", "math_sdpa", "flash_sdpa")
 #: Source: NVIDIA's list of CUDA GPUs, developer.nvidia.com/cuda-gpus.
 HOPPER_AND_LATER = ("H100", "H200", "B200", "RTX 5090")
 
+#: Before compute capability 8.0, where flash and cuDNN's kernel are not taken.
+#: Source: check_sm_version in PyTorch's cuda/sdp_utils.cpp.
+BEFORE_AMPERE = ("P100", "T4", "V100")
+
 CARDS = tuple(
     card for card in ACCELERATORS if (card.reported or "").startswith(("NVIDIA", "Tesla"))
 )
@@ -213,6 +217,7 @@ def data() -> dict[str, Any]:
                 card.peak_flops(matrix=True),
                 card.peak_flops(matrix=False),
                 card.special_rate,
+                card.name.startswith(BEFORE_AMPERE),
             ]
             for card in CARDS
         ],

@@ -8,15 +8,19 @@ function longestOf({ B, H, G, d, dtype, layers }, program, training, card) {
   return known.get(key);
 }
 
+/* Kernels that want compute capability 8.0. */
+const SINCE_AMPERE = ["flash_sdpa", "cudnn_sdpa"];
+
 /* All that is said of a case; of one that the program does not take, why: `refused`. */
 function answer(given) {
   const of = sizesOf(given);
   const training = given.mode === "training";
   const card = CARDS.find(({ name }) => name === given.card);
   const rows = Object.keys(DATA.programs).map((program) => {
-    const found = run(of, program, training);
+    const older = card.older && SINCE_AMPERE.includes(program);
+    const found = older ? { refused: `the ${card.name} is too old` } : run(of, program, training);
     const need = found.refused ? null : layersNeed(found, given.layers);
-    const most = longestOf(given, program, training, card);
+    const most = older ? null : longestOf(given, program, training, card);
     return { program, found, need, most, fits: need !== null && need <= card.memory };
   });
   const own = rows.find(({ program }) => program === given.program);
@@ -28,7 +32,7 @@ function percent(some, all) {
   return whole === 100 && some < all ? "over 99\u00a0%" : `${whole}\u00a0%`;
 }
 const gib = (card) => `${Number(card.memory / 2n ** 30n)} GiB`;
-const called = (card) => `the ${card.name} (${gib(card)})`;
+const called = (card) => `the ${card.name} (${gib(card)}, ${roughly(card.memory)})`;
 const tokens = (n) => `${count(n)} ${n === 1 ? "token" : "tokens"}`;
 
 /* The largest tensors, four at most: those that have half of the largest, or more. */
@@ -45,7 +49,7 @@ function sentences({ given, card, requested, kept, alive, refused, rows, own, tr
   const instead = others.length
     ? `At these sizes ${list(others.map((row) => row.program))} would fit.`
     : `None would: ${farthest.program} goes farthest, to ${tokens(farthest.most)}.`;
-  if (refused) return [`${program} does not take these sizes: ${refused}.`, instead];
+  if (refused) return [`${program} does not take this case: ${refused}.`, instead];
   const large = largestOf(alive);
   const share = percent(large.reduce((sum, t) => sum + t.bytes, 0n), requested);
   const names = list(large.map(({ name }) => name));
@@ -60,7 +64,7 @@ function sentences({ given, card, requested, kept, alive, refused, rows, own, tr
   const reach = own.most ? `up to ${tokens(own.most)}` : "at no length";
   const beside = several ? "; weights and the rest of the model come on top" : "";
   return own.fits
-    ? [...said, `It fits ${called(card)}, ${reach}${beside}.`]
+    ? [...said, `${several ? "Attention alone" : "It"} fits ${called(card)}, ${reach}${beside}.`]
     : [...said, `It does not fit ${called(card)}: there it runs ${reach}.`, instead];
 }
 
@@ -124,8 +128,8 @@ function showMemory({ given, card, requested, allocated, reserved, saved, kept, 
   const layers = BigInt(given.layers);
   const rows = [
     ["Requested", requested, "the sum of the tensors alive at the peak"],
-    ["Allocated", allocated, "in blocks: what max_memory_allocated() shows"],
-    ["Reserved", reserved, "in segments: what the driver must give"],
+    ["Allocated", allocated, "in blocks: what max_memory_allocated() shows, less the workspaces"],
+    ["Reserved", reserved, "in segments: what the driver must give, less the workspaces"],
     ["Workspaces", BigInt(workspaces) * card.workspace, "of cuBLAS, in none of the three"],
   ];
   const each = layers > 1n ? `by ${count(layers)} layers, each ` : "";

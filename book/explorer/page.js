@@ -5,9 +5,12 @@ const form = root.querySelector("form");
 const at = (name) => root.querySelector(`[data-show="${name}"]`);
 const field = (name) => form.elements[name];
 
-const CARDS = DATA.cards.map(([name, memory, workspace, bandwidth, matrix, vector, special]) => ({
-  name, memory: BigInt(memory), workspace: BigInt(workspace), bandwidth, matrix, vector, special,
-}));
+const CARDS = DATA.cards.map(
+  ([name, memory, workspace, bandwidth, matrix, vector, special, older]) => ({
+    name, memory: BigInt(memory), workspace: BigInt(workspace), bandwidth, matrix, vector, special,
+    older,
+  }),
+);
 const LIMITS = { B: 4096, H: 1024, G: 1024, N: 2 ** 20, d: 1024, layers: 1024 };
 const CALLED = {
   B: "Batch", H: "Heads", G: "Heads of K and V", N: "Tokens", d: "Head dimension", layers: "Layers",
@@ -20,8 +23,10 @@ const CHOICES = ["program", "mode", "dtype", "card"];
 /* The number in a field, or what is wrong with it. */
 function numberIn(name) {
   const text = field(name).value.trim();
-  const value = Number(text);
-  if (/^\d+$/.test(text) && value >= 1 && value <= LIMITS[name]) return [value, ""];
+  const grouped = /^\d{1,3}([, \u00a0]\d{3})+$/.test(text);
+  const [, digits, k] = /^(\d+)(k?)$/i.exec(grouped ? text.replace(/\D/g, "") : text) ?? [];
+  const value = Number(digits) * (k ? 1024 : 1); // 32k tokens are 32,768
+  if (digits && value >= 1 && value <= LIMITS[name]) return [value, ""];
   const got = text === "" ? "" : ` Not “${text.slice(0, 20)}”.`;
   return [null, `${CALLED[name]}: a whole number from 1 to ${count(LIMITS[name])}.${got}`];
 }
@@ -86,10 +91,13 @@ function update() {
   history.replaceState(null, "", `#${address(given)}`);
 }
 
-/* A preset: the sizes of a model, and its context. */
+let ownLength = false; // whether the reader has chosen N
+
+/* A preset: the sizes of a model, and its context if no length was chosen. */
 function choose(name) {
   const [, layers, H, G, d, N] = DATA.models.find(([other]) => other === name);
-  for (const [key, value] of Object.entries({ layers, H, G, d, N })) field(key).value = value;
+  for (const [key, value] of Object.entries({ layers, H, G, d })) field(key).value = value;
+  if (!ownLength) field("N").value = N;
 }
 
 for (const [name, options] of [
@@ -106,6 +114,7 @@ form.elements.slider.max = STOPS.length - 1;
 let heads = field("H").value;
 form.addEventListener("input", ({ target }) => {
   if (target.name === "slider") field("N").value = STOPS[target.value];
+  if (target.name === "slider" || target.name === "N") ownLength = true;
   if (target.name === "model" && target.value) choose(target.value);
   if (target.name === "H" && field("G").value === heads) field("G").value = target.value;
   heads = field("H").value;

@@ -95,6 +95,7 @@ def numbers() -> dict[str, Any]:
         "block_slowest": max(TRIED.values()) / min(TRIED.values()),
         "more": more[128] / costs.received(W, 128),
         "tile_least_us": 1e6 * min(tile_seconds(HALF, b) for b in SMALL),
+        "tile_most_us": 1e6 * max(tile_seconds(HALF, b) for b in SMALL),
         "tiles_traffic": _traffic_share(SMALL[0]),
         "product_tflops": RECORD.ceilings.matmul["float16"] / 1e12,
         "product_32_tflops": RECORD.ceilings.matmul["float32"] / 1e12,
