@@ -50,7 +50,7 @@ def test_figures_are_visible_and_described(seen):
     }
     figures |= dict.fromkeys(("setup", "notation", "status"), 0)
     figures |= dict.fromkeys(("measurements-in-full", "published-in-full"), 0)
-    figures |= dict.fromkeys(("glossary", "api", "bibliography", "explorer"), 0)
+    figures |= dict.fromkeys(("glossary", "api", "bibliography", "explorer", "messages"), 0)
     assert page.locator("article figure img").count() == figures.get(name, 1)
 
 

@@ -70,8 +70,8 @@ def stand_ins(device: str, capability: tuple[int, int]) -> tuple[Patch, ...]:
         (cuda, "_lazy_init", _refusing(ASKS)),
         (cuda.memory, "memory_stats_as_nested_dict", _refusing(ASKS)),
         (cuda, "empty_cache", _empty_cache),
-        (cuda, "reset_peak_memory_stats", _nothing),
-        (cuda, "synchronize", _nothing),
+        (cuda, "reset_peak_memory_stats", _nothing()),
+        (cuda, "synchronize", _nothing()),
         (cuda, "is_available", lambda: True),
         (cuda, "is_bf16_supported", lambda *_, **__: True),
         (cuda, "current_device", lambda: 0),
@@ -80,11 +80,11 @@ def stand_ins(device: str, capability: tuple[int, int]) -> tuple[Patch, ...]:
         (cuda, "set_device", _only_one),
         (cuda, "device", _one_device),
         (cuda, "get_rng_state", lambda *_: torch.zeros(16, dtype=torch.uint8)),
-        (cuda, "set_rng_state", _nothing),
+        (cuda, "set_rng_state", _nothing()),
         (
             cuda.nvtx,
             "_nvtx",
-            SimpleNamespace(rangePushA=_nothing, rangePop=_nothing, markA=_nothing),
+            SimpleNamespace(rangePushA=_nothing(), rangePop=_nothing(), markA=_nothing()),
         ),
         (torch.amp.GradScaler, "scale", _scaling(torch.amp.GradScaler.scale)),
         (torch.amp.GradScaler, "_maybe_opt_step", _stepping),
@@ -101,8 +101,9 @@ def kernels_of_triton() -> list[Patch]:
     return [(kind, "run", _refusing(TRITON)) for kind in kinds if kind]
 
 
-def _nothing(*_: Any, **__: Any) -> None:
-    pass
+def _nothing() -> Callable[..., None]:
+    """A function that does nothing. Each is another: PyTorch's compiler lists functions once."""
+    return lambda *_, **__: None
 
 
 def _refusing(why: str) -> Callable[..., Any]:

@@ -23,6 +23,7 @@ DOLLARS = re.compile(r"^\$\$(.*?)\$\$ \(([\w-]+)\)$", re.M | re.S)
 ROLE = re.compile(r"\{([a-z:]+)\}`(?:([^`<]*?) ?<)?([^`<>]+)>?`")
 WITHIN = re.compile(r"\[([^\]]+)\]\(#[\w-]+\)")  # a link within the book
 FENCE = re.compile(r"^(`{3,})\{([a-z:-]+)\}(.*?)\n(.*?)^\1$", re.M | re.S)
+OPTIONS = re.compile(r"(?::[\w-]+:.*\n)*")
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.S)
 TARGET = re.compile(r"^\([\w-]+\)=\n", re.M)
 EXERCISES = re.compile(r"^## Exercises\n(.*?)(?=^## |\Z)", re.M | re.S)
@@ -71,8 +72,9 @@ class Page:
 
         def fence(found: re.Match[str]) -> str:
             _, kind, argument, body = found.groups()
-            options = dict(re.findall(r"^:([\w-]+): ?(.*)$", body, re.M))
-            text = re.sub(r"^:[\w-]+:.*\n", "", body, flags=re.M).strip()
+            head = OPTIONS.match(body)[0]
+            options = dict(re.findall(r"^:([\w-]+): ?(.*)$", head, re.M))
+            text = FENCE.sub(fence, body[len(head) :]).strip()  # with what stands in it
             argument = argument.strip()
             if kind == "glue:figure":
                 svg = self.glued[argument]["image/svg+xml"]
