@@ -14,7 +14,7 @@ Gradients = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # dQ, dK, dV
 class Blocks(NamedTuple):
     """How blocks are computed.
 
-    ``rows(q, k, v, scale, diagonal)`` gives what :func:`attnmem.tiles.merge` takes; with
+    ``rows(q, k, v, scale, diagonal)`` gives what :func:`attnmem.tiles.statistics.merge` takes; with
     ``diagonal``, query i sees the keys j ≤ i. ``gradients(dO, q, k, v, O, lse, scale, diagonal)``
     gives the block's parts of dQ, dK and dV, where O and ``lse``, ``[..., n, 1]``, are those of
     whole rows. All tensors are ``[B, H, n, d]``.
