@@ -206,7 +206,7 @@ def test_the_keyboard_answers_a_question(page):
         page.keyboard.press("Tab")
     page.keyboard.press("Control+a")
     page.keyboard.type("32768")
-    assert "does not fit the RTX 4090 (24 GiB, 25.8 GB)" in answer(page)
+    assert "does not fit the RTX 4090 (24 GiB, 25.8\u00a0GB)" in answer(page)
     assert "flash_sdpa would fit" in answer(page)
     before = page.locator("[data-show=memory]").inner_text()
     page.keyboard.press("Tab")

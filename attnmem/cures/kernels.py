@@ -117,13 +117,13 @@ def masked_odd_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def padded_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Zeros fill the head up to a multiple of 8; the scale is that of the true d."""
+    """Zeros fill the head to a multiple of 8; the scale is of the true d."""
     d = q.shape[-1]
     lengths = q.shape[-2], k.shape[-2]
     past = torch.ones(lengths, dtype=torch.bool, device=q.device).tril()
     q, k, v = (F.pad(x, (0, -d % 8)) for x in (q, k, v))
-    o = F.scaled_dot_product_attention(q, k, v, attn_mask=past, scale=d**-0.5)
-    return o[..., :d]
+    options = {"attn_mask": past, "scale": d**-0.5}
+    return F.scaled_dot_product_attention(q, k, v, **options)[..., :d]
 
 
 CURES = (
