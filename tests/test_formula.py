@@ -246,7 +246,6 @@ def test_a_listing_replayed_is_the_trace_at_any_sizes(program, training):
 
 
 def test_a_program_that_no_condition_explains_has_no_listing(monkeypatch):
-    monkeypatch.setattr(listings, "SAMPLES", 12)
     monkeypatch.setattr(listings, "CONDITIONS", CONDITIONS[:2])
     with pytest.raises(ValueError, match="no condition tells apart"):
-        listing(odd_sizes)
+        listing(odd_sizes, samples=12)

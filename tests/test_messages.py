@@ -368,3 +368,8 @@ def test_an_address_is_never_broken():
     answer = str(explain("Tried to allocate 786.00 MiB"))
     assert any(line.endswith("what-to-do.html#what-to-do-loss") for line in answer.splitlines())
     assert max(map(len, answer.splitlines())) <= 49
+
+
+def test_nothing_was_asked_for():
+    with pytest.raises(ValueError, match="1 byte or more, got 'Tried to allocate 0 bytes'"):
+        explain("Tried to allocate 0 bytes")

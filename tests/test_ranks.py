@@ -53,7 +53,7 @@ def compare_with_one_process(tell):
             tell((split.__name__, causal, flash, balanced, far))
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_every_split_equals_one_process_forward_and_backward(ranks):
     found = list(on_ranks(compare_with_one_process, ranks))
     assert len(found) == ranks * 2 * (4 + 4 + 2)

@@ -6,7 +6,7 @@ a text that quotes it.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from attnmem.catalog.lookup import by_name, rows
 
@@ -28,7 +28,8 @@ class Accelerator:
     units (NVIDIA: CUDA cores). ``multiprocessors`` and ``clock_ghz``, the clock at which the matrix
     rate is quoted, give the rate of special functions; data sheets do not print it.
 
-    ``reported`` is what PyTorch calls the device. ``None`` stands for what no text was found for,
+    ``reported`` is what PyTorch calls the device, ``capability`` a GPU's compute capability by
+    NVIDIA's list, developer.nvidia.com/cuda-gpus. ``None`` stands for what no text was found for,
     or does not exist.
 
     >>> accelerator("A100 80 GB SXM4").peak_flops(matrix=True)
@@ -42,6 +43,7 @@ class Accelerator:
     source: str
     read: Literal["vendor", "quoted"]
     reported: str | None = None
+    capability: tuple[int, int] | None = None
     tf32_tflops: float | None = None
     vector_tflops: float | None = None
     multiprocessors: int | None = None
@@ -84,7 +86,12 @@ class Accelerator:
         return rate and rate * 10**12
 
 
-ACCELERATORS = tuple(Accelerator(**row) for row in rows("accelerator"))
+def _tuples(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with tuples for TOML's lists."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+
+
+ACCELERATORS = tuple(Accelerator(**_tuples(row)) for row in rows("accelerator"))
 
 
 def accelerator(name: str) -> Accelerator:

@@ -9,19 +9,18 @@ from functools import partial
 from math import lcm
 from multiprocessing import get_context
 from typing import Any
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from attnmem.catalog import ACCELERATORS, MODELS, Accelerator, accelerator, model
+from attnmem.catalog import ACCELERATORS, MODELS, accelerator, model
+from attnmem.lessons.shared import known
 from attnmem.lessons.table import Table
-from attnmem.prediction import listing as listings
 from attnmem.prediction.allocator import cublas_workspace
 from attnmem.prediction.conditions import all_hold
 from attnmem.prediction.kernels.fused import MULTIPROCESSORS
-from attnmem.prediction.listing import Draw, Piece, Work, draw, draw_groups
+from attnmem.prediction.listing import Draw, Piece, Work, draw, draw_groups, listing
 from attnmem.prediction.loops import Turns, turns
 from attnmem.prediction.symbolic import Polynomial
 from attnmem.prediction.trace import max_seq_len, trace
@@ -50,22 +49,11 @@ OFFERED[TILED] = tiled_attention
 #: Those whose heads may share keys. Elsewhere K and V must have all heads.
 GROUPED = ("standard_attention", "causal_attention", "math_sdpa", "flash_sdpa")
 
-#: Of a card that the page offers: its compute capability, from which what cuBLAS keeps follows.
-#: Source: NVIDIA's list of CUDA GPUs, developer.nvidia.com/cuda-gpus.
-HOPPER_AND_LATER = ("H100", "H200", "B200", "RTX 5090")
-
-#: Before compute capability 8.0, where flash and cuDNN's kernel are not taken.
-#: Source: check_sm_version in PyTorch's cuda/sdp_utils.cpp.
-BEFORE_AMPERE = ("P100", "T4", "V100")
-
-CARDS = tuple(
-    card for card in ACCELERATORS if (card.reported or "").startswith(("NVIDIA", "Tesla"))
-)
-
-
-def workspace(card: Accelerator) -> int:
-    """The bytes of one workspace of cuBLAS on a card."""
-    return cublas_workspace((9, 0) if card.name.startswith(HOPPER_AND_LATER) else (8, 0))
+#: The cards of the page: whose compute capability is known, from which follows what PyTorch keeps
+#: for cuBLAS, and which kernels it takes.
+CARDS = tuple(card for card in ACCELERATORS if card.capability)
+#: From this on flash and cuDNN's kernel are taken: check_sm_version in cuda/sdp_utils.cpp.
+AMPERE = (8, 0)
 
 
 #: Sums of what a kernel's backward pass cuts in parts have more terms to choose from than a listing
@@ -165,8 +153,7 @@ def pieces(name: str, training: bool) -> list[Any]:
         return [turns(e, training, one=one) for e in (2, 4) for one in (True, False)]
     program = OFFERED[name]
     how = partial(wider, draw_groups if name in GROUPED else draw)
-    with mock.patch.object(listings, "SAMPLES", SAMPLES):
-        found = listings.listing(program, training, draw=how).pieces
+    found = listing(program, training, draw=how, samples=SAMPLES).pieces
     return [(piece, _element_sizes(program, piece, training, how)) for piece in found]
 
 
@@ -212,12 +199,12 @@ def data() -> dict[str, Any]:
             [
                 card.name,
                 card.memory_bytes,
-                workspace(card),
+                cublas_workspace(known(card.capability)),
                 card.bandwidth,
                 card.peak_flops(matrix=True),
                 card.peak_flops(matrix=False),
                 card.special_rate,
-                card.name.startswith(BEFORE_AMPERE),
+                known(card.capability) < AMPERE,
             ]
             for card in CARDS
         ],

@@ -1,8 +1,6 @@
 """Records of calls, such as training steps: what each did to the memory of one device."""
 
 import gc
-import gzip
-import json
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ import torch
 from attnmem.measurement.device import Provenance, provenance, resolve_device
 from attnmem.measurement.grid import Case
 from attnmem.measurement.memory import MeasuredCall, measure_call
-from attnmem.measurement.records import DATA, JSON, code_digest
+from attnmem.measurement.records import DATA, JSON, code_digest, read, write
 from attnmem.programs import Program, run
 from attnmem.workload import Workload
 
@@ -51,8 +49,7 @@ class CallRecord:
 
     def save(self, path: Path) -> None:
         """Write the record as compressed JSON."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(json.dumps(JSON.unstructure(self)).encode(), mtime=0))
+        write(self, path)
 
 
 def record_calls(
@@ -137,7 +134,7 @@ def _segments(device: torch.device) -> list[dict[str, Any]]:
 
 def load_calls(path: Path) -> CallRecord:
     """Read a record that :meth:`CallRecord.save` wrote. Raises ``OSError`` if it is not there."""
-    content = json.loads(gzip.decompress(path.read_bytes()))
+    content = read(path)
     for call in content["calls"].values():
         call["provenance"] = content["provenance"]
     return JSON.structure(content, CallRecord)

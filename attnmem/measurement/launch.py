@@ -1,8 +1,10 @@
 """Processes of one machine, a rank each: started, heard, and none of them left behind."""
 
 import datetime
+import math
 import os
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
@@ -56,18 +58,18 @@ def on_ranks(
 
 #: Seconds that processes may take to start: each imports PyTorch.
 START_S = 120
+#: Seconds in which the others may still hand on what they have, when one has failed.
+GRACE_S = 1
 
 
 def _listen(processes: list[Any], pipes: list[Any], timeout_s: float) -> Iterator[tuple[int, Any]]:
-    """What ranks say, until each has said that it is done."""
+    """What ranks say, until each has said that it is done, or one has failed."""
     waiting = dict(zip(pipes, range(len(pipes)), strict=True))
-    patience = START_S + timeout_s
-    ended = ""
-    while waiting and not ended:
-        ready: list[Any] = wait(waiting, patience)
+    patience, ended, until = START_S + timeout_s, "", math.inf
+    while waiting:
+        ready: list[Any] = wait(waiting, min(patience, max(0, until - time.monotonic())))
         if not ready:
-            late = ", ".join(map(str, waiting.values()))
-            raise RankError(f"no rank answered in {patience:g} s; waiting for {late}")
+            break
         patience = timeout_s
         for pipe in ready:
             rank = waiting[pipe]
@@ -75,25 +77,19 @@ def _listen(processes: list[Any], pipes: list[Any], timeout_s: float) -> Iterato
                 kind, found = pipe.recv()
             except EOFError:
                 processes[rank].join()
-                ended = f"rank {rank} has died, with exit code {processes[rank].exitcode}"
-                del waiting[pipe]
-                continue
+                code = processes[rank].exitcode
+                kind, found = "failed", f"rank {rank} has died, with exit code {code}"
             if kind == "found":
                 yield rank, found
                 continue
             del waiting[pipe]
-            if kind == "failed":
-                ended = f"rank {rank} failed:\n{found}"
+            if kind == "failed" and not ended:
+                ended, until = found, time.monotonic() + GRACE_S
     if ended:
-        for pipe, rank in waiting.items():  # what the others said before
-            while pipe.poll():
-                try:
-                    kind, found = pipe.recv()
-                except EOFError:
-                    break
-                if kind == "found":
-                    yield rank, found
         raise RankError(ended)
+    if waiting:
+        late = ", ".join(map(str, waiting.values()))
+        raise RankError(f"no rank answered in {patience:g} s; waiting for {late}")
 
 
 def _rank(
@@ -117,4 +113,4 @@ def _rank(
         tell.send(("done", None))
         dist.destroy_process_group()
     except BaseException:
-        tell.send(("failed", traceback.format_exc()))
+        tell.send(("failed", f"rank {rank} failed:\n{traceback.format_exc()}"))

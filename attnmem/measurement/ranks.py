@@ -2,8 +2,7 @@
 
 import functools
 import gc
-import gzip
-import json
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +18,7 @@ from attnmem.measurement.device import Provenance, provenance
 from attnmem.measurement.digest import digest
 from attnmem.measurement.launch import RankError, on_ranks
 from attnmem.measurement.memory import Measurement, measure
-from attnmem.measurement.records import DATA, JSON, PACKAGE
+from attnmem.measurement.records import DATA, JSON, PACKAGE, read, write
 from attnmem.ranks import all_to_all_attention, gather_attention, ring_attention
 from attnmem.ranks.transport import Group, Ring
 from attnmem.workload import Workload
@@ -112,27 +111,28 @@ def code_digest() -> str:
 
 def grid(ranks: int) -> list[Cell]:
     """The cells of a record: N from 4096 tokens to what one card can't hold, on so many ranks."""
-    cells = []
-    for total, dtype in ((4096, torch.float16), (16384, torch.float16), (16384, torch.bfloat16)):
-        w = Workload(batch=1, heads=8, seq_len=total // ranks, head_dim=64, dtype=dtype)
-        for split in SPLITS:
-            for flash in (False, True):
-                for training in (False, True):
-                    cells.append(Cell(split, flash, w, training))
-                    cells.append(Cell(split, flash, w, training, causal=True))
-                    if split != "all-to-all":
-                        cells.append(Cell(split, flash, w, training, causal=True, balanced=True))
-    long = Workload(batch=1, heads=32, seq_len=131072 // ranks, head_dim=128, dtype=torch.bfloat16)
-    for split in SPLITS:
-        for training in (False, True):
-            cells.append(Cell(split, True, long, training))
-            cells.append(Cell(split, True, long, training, causal=True))
-            if split != "all-to-all":
-                cells.append(Cell(split, True, long, training, causal=True, balanced=True))
+
+    def workload(total: int, heads: int, head_dim: int, dtype: torch.dtype) -> Workload:
+        n = total // ranks
+        return Workload(batch=1, heads=heads, seq_len=n, head_dim=head_dim, dtype=dtype)
+
+    short = [
+        workload(total, 8, 64, dtype)
+        for total, dtype in ((4096, torch.float16), (16384, torch.float16), (16384, torch.bfloat16))
+    ]
+    long = workload(131072, 32, 128, torch.bfloat16)
     # S of all heads has 103 GB here, and standard attention holds two: more than one card.
-    wide = Workload(batch=1, heads=12, seq_len=65536 // ranks, head_dim=64, dtype=torch.float16)
-    cells += [Cell(split, False, wide) for split in ("ring", "gather")]
-    return cells
+    wide = workload(65536, 12, 64, torch.float16)
+    kinds = [*itertools.product(short, (False, True)), (long, True)]
+    return [
+        *(
+            Cell(split, flash, w, training, causal, balanced)
+            for (w, flash), split, training in itertools.product(kinds, SPLITS, (False, True))
+            for causal, balanced in ((False, False), (True, False), (True, True))
+            if not (balanced and split == "all-to-all")
+        ),
+        *(Cell(split, False, wide) for split in ("ring", "gather")),
+    ]
 
 
 def record(
@@ -166,15 +166,13 @@ def record(
         link=link,
         failures=tuple(failures),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(JSON.unstructure(made))
-    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    write(made, path)
     return failures
 
 
 def load_ranks(path: Path = RANKS_RECORD) -> RanksRecord:
     """Read a record that :func:`record` wrote. Raises ``OSError`` if it is not there."""
-    content = json.loads(gzip.decompress(path.read_bytes()))
+    content = read(path)
     for cell in content["cells"]:
         for seen in cell["ranks"]:
             seen["memory"]["provenance"] = content["provenance"]

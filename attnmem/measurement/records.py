@@ -149,6 +149,17 @@ for _kind in (MeasuredCall, Measurement):
     )
 
 
+def write(record: Any, path: Path) -> None:
+    """Write a record as compressed JSON, the same bytes each time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(json.dumps(JSON.unstructure(record)).encode(), mtime=0))
+
+
+def read(path: Path) -> Any:
+    """What :func:`write` has written, as JSON. Raises ``OSError`` if it is not there."""
+    return json.loads(gzip.decompress(path.read_bytes()))
+
+
 def make_record(
     cells: Iterable[Case],
     device: str | torch.device | None = None,

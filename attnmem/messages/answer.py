@@ -137,10 +137,10 @@ def explain(
     """
     given = {"heads": heads, "seq_len": seq_len, "batch": batch, "vocabulary": vocabulary}
     for name, value in given.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int) or value < 1
+        ):
             raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {value}")
     known = Known(**given, bytes=_itemsize(dtype))
     said = parse(message) if isinstance(message, str) else message
     tried = shapes(known)

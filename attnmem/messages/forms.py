@@ -195,6 +195,8 @@ def parse(text: str) -> Message:
     """
     text = " ".join(text.split())
     tried, rule = _tried(text)
+    if not tried.high:
+        raise ValueError(f"message must have tried to allocate 1 byte or more, got {text[:80]!r}")
     tensor, shared = rule(tried)
     said = {name: _state(patterns, text) for name, patterns in STATE.items()}
     if said["allocated"] and said["unused"]:

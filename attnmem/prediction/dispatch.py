@@ -37,6 +37,7 @@ READING = {
 }
 # What is made to be written into, or to be multiplied with.
 MAKING = {torch.empty, torch.zeros, torch.eye}
+MOVING = {torch.Tensor.to, torch.Tensor.cpu}
 # What stands for these calls other functions, whose ways are taken in turn.
 FOLLOWED = {torch._native_multi_head_attention}
 
@@ -166,7 +167,7 @@ class Dispatch(TorchFunctionMode):
             return (args[0], to), {k: v for k, v in kwargs.items() if k != "device"}
         if "pin_memory" in kwargs:
             kwargs = kwargs | {"pin_memory": False}
-        moves = function in (torch.Tensor.to, torch.Tensor.cpu)
+        moves = function in MOVING
         if self.device.type == "cpu" and not (moves and args[0].is_meta):
             written = not self.valued and _is_matrix(function, args, kwargs)
             if kwargs.get("requires_grad") or written:

@@ -16,7 +16,7 @@ import torch
 from attnmem.prediction.allocator import cublas_workspace
 from attnmem.prediction.conditions import CONDITIONS, all_hold, holds
 from attnmem.prediction.symbolic import Polynomial, Sizes, fit, free_sizes
-from attnmem.prediction.trace import trace
+from attnmem.prediction.trace import Trace, trace
 from attnmem.programs import Program
 from attnmem.workload import Workload
 
@@ -78,6 +78,7 @@ class Listing:
 
 
 Draw = Callable[[random.Random], Workload]
+SAMPLES = 50  # as many numbers decide a sum, with some to spare
 
 
 def draw(chance: random.Random) -> Workload:
@@ -101,15 +102,20 @@ def draw_groups(chance: random.Random) -> Workload:
 
 
 def listing(
-    program: Program, training: bool = False, device: str = "cuda", *, draw: Draw = draw
+    program: Program,
+    training: bool = False,
+    device: str = "cuda",
+    *,
+    draw: Draw = draw,
+    samples: int = SAMPLES,
 ) -> Listing:
-    """The listing of ``program``, from traces at sizes that ``draw`` gives.
+    """The listing of ``program``, from traces at sizes that ``draw`` gives, ``samples`` at a time.
 
     Where runs differ in more than numbers, or no sum has the numbers, the sizes are divided by one
     of :data:`CONDITIONS`. Each piece is checked at further sizes. Raises ``ValueError`` where that
     does not end: these conditions do not tell what the program does.
     """
-    found = tuple(_Maker(program, training, device, draw).grow())
+    found = tuple(_Maker(program, training, device, draw, samples).grow())
     name = getattr(program, "__name__", type(program).__name__)
     return Listing(name, training, found)
 
@@ -174,6 +180,11 @@ def _number(c: Fraction) -> int | float:
     return c.numerator if c.denominator == 1 else float(c)
 
 
+def workspaces(t: Trace) -> int:
+    """How many workspaces PyTorch keeps for cuBLAS from this run on."""
+    return t.workspace_bytes() // cublas_workspace((9, 0))
+
+
 @dataclass(frozen=True)
 class _Run:
     """A run at one size: what should be the same at others, and the numbers."""
@@ -189,6 +200,7 @@ class _Maker:
     training: bool
     device: str
     draw: Draw
+    count: int
     chance: random.Random = field(default_factory=lambda: random.Random(0))
     runs: dict[Workload, _Run] = field(default_factory=dict)
 
@@ -212,8 +224,7 @@ class _Maker:
         )
         steps = tuple((s.name, s.stage, s.matrix) for s in t.steps)
         work = [x for s in t.steps for x in (s.flops, s.bytes_read, s.bytes_written, s.special)]
-        workspaces = t.workspace_bytes() // cublas_workspace((9, 0))
-        return _Run((events, steps, workspaces), (*allocated, *work, t.saved_bytes))
+        return _Run((events, steps, workspaces(t)), (*allocated, *work, t.saved_bytes))
 
     def sample(self, conditions: Sequence[str], count: int, fresh: bool = False) -> list[Workload]:
         """So many workloads for which the conditions hold, or fewer if they are rare."""
@@ -229,7 +240,7 @@ class _Maker:
 
     def grow(self, conditions: tuple[str, ...] = ()) -> Iterator[Piece]:
         """The pieces of all sizes for which the conditions hold."""
-        samples = self.sample(conditions, SAMPLES)
+        samples = self.sample(conditions, self.count)
         if not samples:
             return
         if piece := self.piece(conditions, samples):
@@ -259,7 +270,7 @@ class _Maker:
         self, pair: tuple[str, str], conditions: tuple[str, ...], _: Sequence[Workload]
     ) -> int:
         """How many numbers of both halves no sum has."""
-        halves = [self.sample((*conditions, condition), SAMPLES) for condition in pair]
+        halves = [self.sample((*conditions, condition), self.count) for condition in pair]
         return sum(self.sums(half).count(None) for half in halves)
 
     def sums(self, samples: Sequence[Workload]) -> list[Polynomial | None]:
@@ -282,14 +293,11 @@ class _Maker:
         sums = [found for found in self.sums(samples) if found is not None]
         if len(sums) < len(first.numbers):
             return None
-        for w in self.sample(conditions, SAMPLES, fresh=True):
+        for w in self.sample(conditions, self.count, fresh=True):
             run, sizes = self.run(w), Sizes(w)
             if run.shape != first.shape or [x.at(sizes) for x in sums] != list(run.numbers):
                 return None
         return _piece(conditions, first.shape, sums)
-
-
-SAMPLES = 50  # as many numbers decide a sum, with some to spare
 
 
 def _piece(conditions: tuple[str, ...], shape: Any, sums: list[Polynomial]) -> Piece:

@@ -9,7 +9,7 @@ from unittest import mock
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from attnmem.prediction.listing import Work
+from attnmem.prediction.listing import Work, workspaces
 from attnmem.prediction.recorder import Recorder
 from attnmem.prediction.symbolic import Polynomial, Sizes, fit
 from attnmem.prediction.trace import Trace, trace
@@ -98,7 +98,7 @@ def turns(element_bytes: int, training: bool, *, one: bool) -> Turns:
         nested([*_events(t, named)], [(kind, at) for kind, at, _ in marks]),
         nested(steps, [(kind, at) for kind, _, at in marks]),
         named[-1],
-        t.workspace_bytes() // 2**25,
+        workspaces(t),
     )
 
 

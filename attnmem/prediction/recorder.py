@@ -94,7 +94,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs = _tensors([*args, *kwargs.values()])
         if op is aten._local_scalar_dense.default and not self.has_values(args[0]):
             raise refuse_reading(step_name(op))
-        beside = any(not x.is_meta for x in inputs) or op in COPIES
+        is_view = op.is_view  # most operations are, and do nothing to memory
+        beside = any(not x.is_meta for x in inputs) or (not is_view and op in COPIES)
         if beside and (made := self._on_the_host(op, args, kwargs, inputs)) is not None:
             return made
         for x in inputs:
@@ -103,11 +104,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = kept = in_place(op, args, self.made)
         if kept is None:
             valued = beside or not (inputs or kwargs.get("device") == META)  # may be read
-            result = self._run(op if valued else SHAPES.get(op, op), args, kwargs, inputs)
-        outputs = _tensors([result])
-        if op.is_view:  # most operations are, and do nothing to memory
+            shape = op if valued or is_view else SHAPES.get(op, op)
+            result = self._run(shape, args, kwargs, inputs)
+        if is_view:
             self.made = None
             return result
+        outputs = _tensors([result])
         if op._schema.is_mutable:
             self._check_sizes(inputs)
             if beside and self.device == "cpu" and not inputs[0].is_meta:
@@ -138,10 +140,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = step_name(op)
         own: dict[str, Block] = {}
         fresh = False
-        kernel = None
-        if not op.is_view:
-            kernel = kernel_of(op, args, inputs, outputs, self.device, kwargs)
-        for item in kernel.actions if kernel else range(len(outputs)):
+        for item in kernel_of(op, args, inputs, outputs, self.device, kwargs).actions:
             if isinstance(item, int):
                 fresh |= self._watch(outputs[item], name)
             elif isinstance(item, str):

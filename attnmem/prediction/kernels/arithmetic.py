@@ -33,11 +33,7 @@ def bmm(kernel: Kernel) -> None:
     kernel.allocate(0)
     operands = kernel.inputs[-2:]
     for operand in operands if kernel.outputs[0].shape[2] == 1 else reversed(operands):
-        _, rows, columns = operand.shape
-        _, row, column = operand.stride()
-        by_rows = column == 1 and row >= max(1, columns)
-        by_columns = row == 1 and column >= max(1, rows)
-        if not (by_rows or by_columns or operand.is_contiguous()):
+        if not (_readable(operand) or operand.is_contiguous()):
             kernel.buffer("copy inside bmm", size_of(operand))
 
 
