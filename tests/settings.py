@@ -5,6 +5,7 @@ import warnings
 from typing import Any
 
 from attnmem.lessons.explorer import CARDS, GROUPED, OFFERED, TILED
+from attnmem.prediction.allocator import cublas_workspace
 from attnmem.prediction.trace import max_seq_len, trace
 from attnmem.roofline import attainable_seconds
 from attnmem.workload import Workload
@@ -78,7 +79,7 @@ def expected(case: Case) -> dict[str, Any] | None:
         t.saved_bytes,
         sum(step.flops for step in steps),
         sum(step.bytes_moved for step in steps),
-        t.workspace_bytes() // 2**25,
+        t.workspace_bytes() // cublas_workspace((9, 0)),
     )
     return {
         "numbers": [str(x) for x in numbers],

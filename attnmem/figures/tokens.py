@@ -22,6 +22,7 @@ from attnmem.figures.style import (
     limit,
     name_line,
 )
+from attnmem.workload import ceil_div
 
 
 @rc_context(STYLE)
@@ -56,7 +57,7 @@ def pages(used: Sequence[int], reserved: int, page: int) -> Picture:
         _box(above, user * reserved, reserved, GREY, fill=False)
         _box(above, user * reserved, tokens, colours[user])
     place = 0
-    for number in range(max(-(-tokens // page) for tokens in used)):
+    for number in range(max(ceil_div(tokens, page) for tokens in used)):
         for user, tokens in enumerate(used):
             left = tokens - number * page
             if left > 0:

@@ -12,6 +12,7 @@ from attnmem.messages.forms import Message, parse
 from attnmem.messages.odds import odds
 from attnmem.messages.shapes import SCORES, Known, Shape, shapes
 from attnmem.prediction.allocator import printed_size
+from attnmem.workload import ceil_div
 
 #: With more ways than this, naming some of them would only mislead.
 TOO_MANY = 4
@@ -185,7 +186,7 @@ def _notes(said: Message, known: Known) -> tuple[str, ...]:
     if known.heads and known.batch and not known.seq_len and not said.shared:
         for e in known.widths:
             per_pair = known.batch * known.heads * e
-            low = math.isqrt(max(0, -(-said.tensor.low // per_pair) - 1)) + 1
+            low = math.isqrt(max(0, ceil_div(said.tensor.low, per_pair) - 1)) + 1
             high = math.isqrt(said.tensor.high // per_pair)
             if low <= high:
                 span = f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from attnmem.prediction.allocator import BUFFER_LARGE, BUFFER_SMALL, LARGE, SMALL
+from attnmem.workload import round_up
 
 SIZE = r"([\d.,]*\d)\s*(bytes|[KMGT]i?B)\b"
 
@@ -127,7 +128,7 @@ def _behind_either(tried: Range) -> tuple[Range, bool]:
 
 def _multiples(step: int, tried: Range) -> tuple[int, int]:
     """The first and the last multiple of ``step`` in a range; the last is less if there is none."""
-    return -(-tried.low // step) * step, tried.high // step * step
+    return round_up(tried.low, step), tried.high // step * step
 
 
 def _behind_metal(tried: Range) -> tuple[Range, bool]:

@@ -13,7 +13,7 @@ from attnmem.measurement import passes_record
 from attnmem.measurement.passes_grid import EAGER, LENGTHS
 from attnmem.measurement.passes_record import Found
 from attnmem.tiles import costs
-from attnmem.workload import Workload, dtype_name
+from attnmem.workload import Workload, ceil_div, dtype_name
 
 RECORD = passes_record.load()
 CARD = known(recognise(RECORD.provenance.device))
@@ -55,7 +55,7 @@ def least(w: Workload, *, causal: bool = False) -> dict[str, float]:
 def tile_seconds(w: Workload, block: tuple[int, int]) -> float:
     """The time of the eager tiles' forward pass, over their number."""
     seconds = known(RECORD.find("tiled", w, block=block).seconds)
-    return seconds / math.prod(-(-w.seq_len // size) for size in block)
+    return seconds / math.prod(ceil_div(w.seq_len, size) for size in block)
 
 
 def share(name: str, w: Workload, *, causal: bool = False) -> float:
