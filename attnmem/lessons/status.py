@@ -12,6 +12,7 @@ from attnmem.lessons.table import Table
 from attnmem.measurement import decode_record, passes_record, records
 from attnmem.measurement.calls import MODULES_RECORD, STEPS_RECORD, load_calls
 from attnmem.measurement.device import Provenance, provenance
+from attnmem.measurement.ranks import load_ranks
 
 DISTRIBUTIONS = ("attnmem", "torch", "matplotlib", "Sphinx", "myst-nb", "furo")
 
@@ -63,6 +64,8 @@ def table_of_records() -> Table:
     tiles, decode = passes_record.load(), decode_record.load()
     rows.append(_row("tiles", tiles.provenance, len(tiles.passes), None, stale=tiles.stale))
     rows.append(_row("decode", decode.provenance, len(decode.cells), None, stale=decode.stale))
+    ranks = load_ranks()
+    rows.append(_row("ranks", ranks.provenance, len(ranks.cells), None, stale=ranks.stale))
     for path, what in ((MODULES_RECORD, "modules"), (STEPS_RECORD, "steps")):
         calls = load_calls(path)
         old = calls.digest != records.code_digest()
