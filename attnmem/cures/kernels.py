@@ -184,7 +184,7 @@ CURES = (
     ),
     Cure(
         name="groups in 32 bit",
-        symptom="`enable_gqa=True` needs memory that grows with N²",
+        symptom="In 32 bit `enable_gqa=True` needs memory that grows with N²",
         cause="in 32 bit no fused kernel takes groups",
         change="repeat K and V (`repeat_interleave`)",
         before=grouped_in_float32,

@@ -47,7 +47,8 @@ def table_of_ceilings() -> Table:
         for dtype, rate in found.matmul.items():
             column[f"product, {dtype} (TFLOP/s)"] = rate / 1e12, peak(dtype, card) / 1e12
         for dtype, clock in found.clock.items():
-            column[f"clock after it, {dtype} (GHz)"] = clock / 1e9, known(card.clock_ghz)
+            of_sheet = known(card.clock_ghz) if dtype != "float32" else None  # of the 16-bit rate
+            column[f"clock after it, {dtype} (GHz)"] = clock / 1e9, of_sheet
         columns.append(column)
     here, newer = columns
     names = "H100", "data sheet", "H200", "its sheet"

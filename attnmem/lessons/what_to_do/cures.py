@@ -171,6 +171,8 @@ def calls() -> dict[str, dict[str, Any]]:
         "32 bit, grouped heads": _of(dtype="float32", groups=4),
         "64 bit": _of(dtype="float64"),
         "16 bit, grouped heads": _of(groups=4),
+        "16 bit, grouped heads, a mask": _of(groups=4, attn_mask=boolean),
+        "16 bit, one head of K and V, no `enable_gqa`": _of(groups=8, enable_gqa=False),
         "a mask": _of(attn_mask=boolean),
         "a mask, $d = 60$": _of(d=60, attn_mask=boolean),
         "$d = 60$": _of(d=60),

@@ -29,17 +29,28 @@ def claims() -> dict[str, bool]:
     taken_by = {words: cures.kernels_of(call) for words, call in cures.calls().items()}
     lost = {words for words, taken in taken_by.items() if set(taken) == {"math"}}
     return {
-        "five of the calls lose the fused kernels, on all cards": lost
+        "six of the calls lose the fused kernels, on all cards": lost
         == {
             "32 bit, grouped heads",
+            "16 bit, one head of K and V, no `enable_gqa`",
             "64 bit",
             "a mask, $d = 60$",
             "$d = 320$, grouped heads",
             "3 dimensions",
         },
-        "the other calls get a fused one, but on a T4 or a V100": all(
-            "math" not in taken[:-1] for words, taken in taken_by.items() if words not in lost
-        ),
+        "the other calls get a fused one, but on a T4 or a V100, and groups with a mask": {
+            words for words, taken in taken_by.items() if words not in lost and "math" in taken[:-1]
+        }
+        == {"16 bit, grouped heads, a mask"},
+        "grouped heads with a mask keep a fused kernel on an H100, causal ones on an A100, too": [
+            cures.kernels_of(call)[:2]
+            for call in (
+                cures.calls()["16 bit, grouped heads, a mask"],
+                cures.calls()["16 bit, grouped heads"] | {"is_causal": True},
+                cures.calls()["a mask"],
+            )
+        ]
+        == [("cudnn", "math"), ("cudnn", "flash"), ("cudnn", "efficient")],
         "an A100 and the RTX cards get the same, and so do a T4 and a V100": not any(
             "or" in kernel for taken in taken_by.values() for kernel in taken
         ),
