@@ -20,7 +20,7 @@ def context_parallel_attention(
 ) -> torch.Tensor:
     """O of this rank's queries, causal and balanced, by ``torch.distributed.tensor``'s prototype.
 
-    Shapes as of :func:`attnmem.ranks.ring_attention`. ``rotate``: gather K and V, which is
+    Shapes as of :func:`attnmem.ranks.splits.ring_attention`. ``rotate``: gather K and V, which is
     PyTorch's default, or pass blocks on. Each block is the flash kernel.
 
     Raises ``NotImplementedError`` on a CPU, whose flash kernel PyTorch 2.13 does not split.

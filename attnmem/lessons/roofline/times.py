@@ -41,7 +41,8 @@ def table_of_ceilings() -> Table:
     """What each recorded GPU reached, beside what its data sheet promises."""
     columns = []
     for record, card in zip(steps.RECORDS, steps.CARDS, strict=True):
-        found, column = known(record.ceilings), {}
+        found = known(record.ceilings)
+        column: dict[str, tuple[float, float | None]] = {}
         for name, rate in found.largest.items():
             column[f"{name}, 4 GiB (TB/s)"] = rate / 1e12, card.bandwidth / 1e12
         for dtype, rate in found.matmul.items():
