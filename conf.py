@@ -51,6 +51,7 @@ extensions = [
     "explorer",
     "folds",
     "kernels",
+    "labels",
     "listings",
     "margins",
     "notebooks",
@@ -58,6 +59,7 @@ extensions = [
     "repository",
     "streams",
     "taught",
+    "translation",
 ]
 
 myst_enable_extensions = ["dollarmath"]
@@ -69,7 +71,13 @@ nb_execution_timeout = 600
 # A failing cell is a warning, and with -W the build fails at its end: all failures are shown.
 nb_execution_show_tb = True
 nb_merge_streams = True
+# What the catalogues collect: the texts beside figures, and tables as a page shows them.
+nb_mime_priority_overrides = [("gettext", "image/svg+xml", 0), ("gettext", "text/html", 1)]
 
+# Other languages are catalogues of messages; neither lines nor days, so that changes are small.
+locale_dirs = [str(Path(__file__).parent / "book" / "locale")]
+gettext_location = False
+gettext_uuid = False
 
 numfig = True
 math_numfig = True

@@ -47,6 +47,22 @@ def docs_live(session: nox.Session) -> None:
 
 
 @nox.session
+def translate(session: nox.Session) -> None:
+    """Merge what has changed in the English pages into the catalogues of the other languages."""
+    without_arguments(session)
+    install(session, "docs")
+    catalogues = BUILD / "gettext"
+    shutil.rmtree(catalogues, ignore_errors=True)
+    day = {"SOURCE_DATE_EPOCH": "0"}  # no day: only what has changed is written
+    options = [*SPHINX, "-d", "_build/doctrees/gettext", "-b", "gettext"]
+    session.run("python", "-m", "sphinx", *options, "book/en", str(catalogues), env=day)
+    (catalogues / "reference.pot").unlink()  # docstrings stay English
+    merge = ["-p", str(catalogues), "-d", "book/locale", "-w", "0", "--no-obsolete"]
+    languages = [f"-l{folder.name}" for folder in (ROOT / "book" / "locale").iterdir()]
+    session.run("sphinx-intl", "update", *merge, *languages, env=day)
+
+
+@nox.session
 def linkcheck(session: nox.Session) -> None:
     """Ask for every page elsewhere that the book links to; needs network."""
     without_arguments(session)

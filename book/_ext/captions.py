@@ -31,7 +31,7 @@ class TableCaption(SphinxDirective):
         self.add_name(caption)
         self.set_source_info(caption)
         (paragraph,) = self.parse_content_to_nodes()
-        caption["title"] = paragraph.astext()
+        caption.rawsource = paragraph.rawsource  # what is translated: not yet with its values
         caption += paragraph.children
         return [caption]
 
@@ -51,7 +51,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
 
     def title(node: Any) -> str:
-        return node["title"]
+        return node.astext()
 
     app.add_enumerable_node(table_caption, "table", title, html=(visit, depart))
     app.add_directive("table-caption", TableCaption)

@@ -18,6 +18,7 @@ from margins import minutes
 from myst_nb.core.variables import format_plain_text
 from sphinx.application import Sphinx
 from sphinx.directives.code import LiteralIncludeReader
+from sphinx.locale import _
 
 DOLLARS = re.compile(r"^\$\$(.*?)\$\$ \(([\w-]+)\)$", re.M | re.S)
 ROLE = re.compile(r"\{([a-z:]+)\}`(?:([^`<]*?) ?<)?([^`<>]+)>?`")
@@ -27,12 +28,12 @@ OPTIONS = re.compile(r"(?::[\w-]+:.*\n)*")
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.S)
 TARGET = re.compile(r"^\([\w-]+\)=\n", re.M)
 EXERCISES = re.compile(r"^## Exercises\n(.*?)(?=^## |\Z)", re.M | re.S)
-NEEDS = (
+NEEDS = _(
     "This file is made from a page of the book. Its cells need the package `attnmem`, and what "
     "that installs. Exercises end in a `check`."
 )
-FILL_IN = (
-    "# Exercises\n\nAll exercises of the book, to fill in. Put your answers in place of the dots. "
+FILL_IN = _(
+    "All exercises of the book, to fill in. Put your answers in place of the dots. "
     "Solutions are in the chapters."
 )
 
@@ -62,7 +63,7 @@ class Page:
             elif {"hide-cell", "hide-input"} & {*cell.metadata.pop("tags", ())}:
                 cell.metadata["jupyter"] = {"source_hidden": True}  # folded here, too
         return nbformat.v4.new_notebook(
-            cells=[nbformat.v4.new_markdown_cell(NEEDS, id=f"{self.name}-needs"), *cells],
+            cells=[nbformat.v4.new_markdown_cell(str(NEEDS), id=f"{self.name}-needs"), *cells],
             metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
         )
 
@@ -71,7 +72,7 @@ class Page:
         attachments: dict[str, Any] = {}
 
         def fence(found: re.Match[str]) -> str:
-            _, kind, argument, body = found.groups()
+            _fence, kind, argument, body = found.groups()
             head = OPTIONS.match(body)[0]
             options = dict(re.findall(r"^:([\w-]+): ?(.*)$", head, re.M))
             text = FENCE.sub(fence, body[len(head) :]).strip()  # with what stands in it
@@ -124,7 +125,7 @@ class Page:
         if kind.startswith("cite"):
             return f"[{target}]"
         if kind == "minutes":
-            return f"{minutes(self.source)} minutes"
+            return _("%d minutes") % minutes(self.source)
         if title:
             return title
         if kind == "doc":
@@ -134,14 +135,14 @@ class Page:
         return target if kind == "term" else f"`{target.lstrip('~')}`"  # else: of the package
 
     def _number(self, figtype: str, label: str) -> str:
-        document, node_id, _ = self.env.domains.standard_domain.labels.get(
+        document, node_id, _title = self.env.domains.standard_domain.labels.get(
             label, (*self.env.domains.standard_domain.anonlabels[label], "")
         )
         number = self.env.toc_fignumbers[document][figtype][node_id]
         return self.env.config.numfig_format[figtype] % ".".join(map(str, number))
 
     def _equation(self, label: str) -> str:
-        document, _ = self.env.domains["math"].equations[label]
+        document, _number = self.env.domains["math"].equations[label]
         numbers = self.env.toc_fignumbers[document]["displaymath"]
         return ".".join(map(str, numbers[nodes.make_id(f"equation-{label}")]))
 
@@ -159,7 +160,7 @@ def write(app: Sphinx, failed: Exception | None) -> None:
         return
     exercises = nbformat.v4.new_notebook(
         cells=[
-            nbformat.v4.new_markdown_cell(FILL_IN, id="fill-in"),
+            nbformat.v4.new_markdown_cell(f"# {_('Exercises')}\n\n{FILL_IN}", id="fill-in"),
             nbformat.v4.new_code_cell("import torch", id="imports"),
         ]
     )
@@ -187,9 +188,8 @@ def downloads(app: Sphinx) -> list[str]:
 def link(app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Name the files under the title of a page."""
     if doctree and name in downloads(app):
-        files = ((f"{name}.ipynb", "notebook"), (f"{name}.py", "script"))
-        links = ", ".join(f'<a href="{file}" download>{kind}</a>' for file, kind in files)
-        line = f'</h1>\n<p class="downloads">This page as a {links.replace(", ", " or as a ")}</p>'
+        said = _('This page as a <a href="%s" download>notebook</a> or as a <a href="%s" download>script</a>')
+        line = f'</h1>\n<p class="downloads">{said % (f"{name}.ipynb", f"{name}.py")}</p>'
         context["body"] = context["body"].replace("</h1>", line, 1)
 
 

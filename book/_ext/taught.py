@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.locale import _
 
 SECTION = re.compile(r"^(?:\((?P<label>[\w-]+)\)=\n)?#{1,3} .*$", re.M)
 LINK = re.compile(r"\{py:\w+\}`(?:[^`<]*<)?~?(attnmem[\w.]*)>?`")
@@ -31,7 +32,7 @@ def add_links(
 ) -> None:
     """Append to a docstring the sections that teach it."""
     if places := TAUGHT_IN.get(name):
-        lines += ["", f"Taught in {', '.join(places)}.", ""]
+        lines += ["", _("Taught in %s.") % ", ".join(places), ""]
         for path in places.values():
             app.env.note_dependency(str(path))
 
