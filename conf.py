@@ -48,8 +48,10 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinxcontrib.bibtex",
     "captions",
+    "editions",
     "explorer",
     "folds",
+    "han",
     "kernels",
     "labels",
     "listings",
@@ -117,6 +119,16 @@ html_css_files = ["book.css"]
 html_js_files = [("reach.js", {"defer": "defer"})]
 # Formulas are read without stopping at each; the wide ones stop (reach.js).
 mathjax3_config = {"options": {"menuOptions": {"settings": {"inTabOrder": False}}}}
+html_sidebars = {
+    "**": [
+        "sidebar/brand.html",
+        "sidebar/languages.html",
+        "sidebar/search.html",
+        "sidebar/scroll-start.html",
+        "sidebar/navigation.html",
+        "sidebar/scroll-end.html",
+    ]
+}
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {

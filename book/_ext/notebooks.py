@@ -5,6 +5,7 @@ in, figures attached, references named, since a notebook can't look them up.
 """
 
 import base64
+import gettext
 import json
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from myst_nb.core.variables import format_plain_text
 from sphinx.application import Sphinx
 from sphinx.directives.code import LiteralIncludeReader
 from sphinx.locale import _
+from translated import translated
 
 DOLLARS = re.compile(r"^\$\$(.*?)\$\$ \(([\w-]+)\)$", re.M | re.S)
 ROLE = re.compile(r"\{([a-z:]+)\}`(?:([^`<]*?) ?<)?([^`<>]+)>?`")
@@ -46,6 +48,9 @@ class Page:
         self.name = name
         self.path = Path(app.env.doc2path(name))
         self.source = FRONT_MATTER.sub("", self.path.read_text())
+        self.look_up = gettext.translation(
+            name, app.config.locale_dirs[0], [app.config.language], fallback=True
+        ).gettext
         self.glued = _glued(Path(app.outdir).parent / "jupyter_execute", name)
 
     def notebook(self, source: str, *, solved: bool) -> nbformat.NotebookNode:
@@ -59,6 +64,7 @@ class Page:
         for number, cell in enumerate(cells):
             cell.id = f"{self.name}-{number}"
             if cell.cell_type == "markdown":
+                cell.source = translated(cell.source, self.look_up)
                 self._resolve(cell, solved)
             elif {"hide-cell", "hide-input"} & {*cell.metadata.pop("tags", ())}:
                 cell.metadata["jupyter"] = {"source_hidden": True}  # folded here, too
@@ -115,7 +121,7 @@ class Page:
     def _role(self, found: re.Match[str]) -> str:
         kind, title, target = found.groups()
         if kind == "glue:text":
-            key, _, form = target.partition(":")
+            key, _colon, form = target.partition(":")
             return format_plain_text("".join(self.glued[key]["text/plain"]), form)
         if kind == "eq":
             return f"({self._equation(target)})"
@@ -188,8 +194,9 @@ def downloads(app: Sphinx) -> list[str]:
 def link(app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Name the files under the title of a page."""
     if doctree and name in downloads(app):
-        said = _('This page as a <a href="%s" download>notebook</a> or as a <a href="%s" download>script</a>')
-        line = f'</h1>\n<p class="downloads">{said % (f"{name}.ipynb", f"{name}.py")}</p>'
+        files = f'href="{name}.ipynb" download', f'href="{name}.py" download'
+        said = _("This page as a <a %s>notebook</a> or as a <a %s>script</a>") % files
+        line = f'</h1>\n<p class="downloads">{said}</p>'
         context["body"] = context["body"].replace("</h1>", line, 1)
 
 

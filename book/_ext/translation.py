@@ -17,6 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.builders.gettext import MsgOrigin
 from sphinx.ext.autosummary import autosummary_table
 from sphinx.locale import _
+from sphinx.transforms import SphinxTransform
 from sphinx.util.logging import getLogger
 
 LOGGER = getLogger(__name__)
@@ -81,6 +82,19 @@ class Glued(PasteTextRole):
         return [nodes.inline("", format_plain_text(value, form or "s"), classes=["pasted-text"])]
 
 
+class Sourced(SphinxTransform):
+    """Says of a table within a directive where it stands: nobody asks for what stands nowhere."""
+
+    default_priority = 5  # before the translation
+
+    def apply(self, **kwargs: object) -> None:
+        """Say it of each entry."""
+        for table in self.document.findall(nodes.table):
+            for paragraph in table.findall(nodes.paragraph):
+                if paragraph.source is None:
+                    paragraph.source, paragraph.line = self.document["source"], table.line or 0
+
+
 def set_aside(app: Sphinx, document: nodes.document) -> None:
     """Keep formulas and docstrings out of the catalogues.
 
@@ -104,6 +118,7 @@ def collect(app: Sphinx) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
     app.add_role_to_domain("glue", "text", Glued(), override=True)
+    app.add_transform(Sourced)
     app.connect("builder-inited", collect)
     app.connect("doctree-read", set_aside)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
