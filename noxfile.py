@@ -15,12 +15,20 @@ nox.options.reuse_existing_virtualenvs = True
 
 ROOT = Path(__file__).parent
 BUILD = ROOT / "_build"
-HTML = BUILD / "html" / "en"
+HTML = BUILD / "html"
+EDITIONS = {"en": "en", "zh": "zh_CN"}  # the folder of each language
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 # Warnings and broken references are errors, and all of them are shown, with tracebacks; beside them
 # only the pages as they run (book/_ext/progress.py).
 SPHINX = ["-c", ".", "-d", "_build/doctrees/en", "-n", "-W", "--keep-going", "-T", "-q"]
+
+
+def edition(folder: str, *options: str) -> list[str]:
+    """What builds one language; what a cell printed for one is there for the next."""
+    own = ["-d", f"_build/doctrees/{folder}", "-D", f"language={EDITIONS[folder]}"]
+    return [*SPHINX, *own, *options, "book/en", f"_build/html/{folder}"]
+
 
 # ATTNMEM_USE_INSTALLED=1: take what the Python that runs nox has installed (a torch built for
 # this machine's GPU, say), and install only what is missing.
@@ -30,11 +38,17 @@ nox.options.envdir = ".nox/installed" if USE_INSTALLED else ".nox"
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the book, running its cells, and print the path to open."""
-    without_arguments(session)
+    """Build the book in both languages, running its cells once; -- en: in one."""
+    folders = session.posargs or [*EDITIONS]
+    if wrong := {*folders} - EDITIONS.keys():
+        session.error(f"there are the languages {' and '.join(EDITIONS)}, not {', '.join(wrong)}")
     install(session, "docs")
-    session.run("python", "-m", "sphinx", *SPHINX, "book/en", str(HTML))
-    session.log(f"The book: {(HTML / 'index.html').as_uri()}")
+    alone = ["-D", f"editions={EDITIONS[folders[0]]}"] if len(folders) == 1 else []
+    for folder in folders:
+        session.run("python", "-m", "sphinx", *edition(folder, *alone))
+    shutil.copy(ROOT / "book" / "languages.html", HTML / "index.html")  # leads into one of them
+    for folder in folders:
+        session.log(f"The book: {(HTML / folder / 'index.html').as_uri()}")
 
 
 @nox.session(name="docs-live")
@@ -110,11 +124,12 @@ def bench(session: nox.Session) -> None:
 def dist(session: nox.Session) -> None:
     """Pack what a release has: the package's sdist and wheel, and the book that docs has built."""
     without_arguments(session)
-    if not (HTML / "index.html").exists():
+    if not all((HTML / folder / "index.html").exists() for folder in EDITIONS):
         session.error("dist packs the built book: run nox -s docs first")
     session.install("-c", "constraints.txt", "build")
     shutil.rmtree(ROOT / "dist", ignore_errors=True)
     session.run("python", "-m", "build")
+    shutil.rmtree(HTML / "jupyter_execute", ignore_errors=True)  # what the cells gave the pages
     shutil.make_archive("dist/attnmem-book", "zip", HTML)
 
 

@@ -84,30 +84,27 @@ class Book:
             shutil.copytree(KEPT, folder / "_build" / "explorer")
 
     def build(self) -> subprocess.CompletedProcess:
-        """Build as `nox -s docs` does, with the copy's own package."""
-        sphinx = [
-            sys.executable,
-            "-m",
-            "sphinx",
-            *sphinx_options(),
-            "book/en",
-            str(self.html),
-        ]
-        return subprocess.run(
-            sphinx,
-            cwd=self.folder,
-            env=os.environ | {"PYTHONPATH": str(self.folder), "NO_COLOR": "1"},
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        """Build it in English."""
+        return build(self.folder, "en")
 
 
-def sphinx_options() -> list[str]:
+def build(folder: Path, edition: str) -> subprocess.CompletedProcess:
+    """Build as `nox -s docs` does, with the folder's own package."""
+    return subprocess.run(
+        [sys.executable, "-m", "sphinx", *sphinx_options(edition)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder), "NO_COLOR": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def sphinx_options(edition: str) -> list[str]:
     """The options that noxfile.py builds with: the tests must be as strict."""
     import noxfile
 
-    return noxfile.SPHINX
+    return noxfile.edition(edition)
 
 
 @pytest.fixture
@@ -148,3 +145,15 @@ def built_book(shared_folder: Path, kept: object) -> Path:
             done = book.build()
             assert done.returncode == 0, done.stdout
     return shared / "_build" / "html" / "en"
+
+
+@pytest.fixture(scope="session")
+def in_chinese(shared_folder: Path, built_book: Path) -> Path:
+    """The HTML of the Chinese edition: its cells ran for the English one."""
+    with FileLock(shared_folder / "chinese.lock"):
+        made = built_book.parent / "zh"
+        if not made.exists():
+            done = build(shared_folder / "book", "zh")
+            assert done.returncode == 0, done.stdout
+            assert not re.search(r"^ *[\d.]+ s  ", done.stdout, re.M), "cells ran a second time"
+    return made

@@ -49,12 +49,12 @@ def pairs() -> Iterator[tuple[str, str, str]]:
     for path in sorted((CHINESE / "LC_MESSAGES").glob("*.po")):
         for message in catalogue(path.stem):
             if message.id and message.string:
-                yield path.stem, message.id, message.string
+                yield path.stem, str(message.id), str(message.string)
 
 
 def prose(text: str) -> str:
     """The words that a reader reads, without formulas, code and addresses."""
-    shown = ROLE.sub(lambda m: (m[2] or (m[4] if m[1] == "term" else "")), text)
+    shown = ROLE.sub(lambda m: m[2] or (m[4] if m[1] == "term" else ""), text)
     return TAG.sub("", ADDRESS.sub("", FORMULA.sub("", CODE.sub("", shown))))
 
 
@@ -81,7 +81,9 @@ def stray(text: str) -> list[str]:
     kinds = [token.type for token in tokens]
     if kinds != ["paragraph_open", "inline", "paragraph_close"]:
         return kinds
-    return [t.content for t in tokens[1].children if t.type == "text" and re.search(r"[*$`]", t.content)]
+    return [
+        t.content for t in tokens[1].children if t.type == "text" and re.search(r"[*$`]", t.content)
+    ]
 
 
 def misnamed(english: str, chinese: str) -> list[str]:
@@ -111,7 +113,9 @@ def test_the_interface_is_translated():
 
 
 def test_a_translation_keeps_roles_formulas_code_and_addresses():
-    wrong = [(name, kept(a) - kept(b), kept(b) - kept(a)) for name, a, b in pairs() if kept(a) != kept(b)]
+    wrong = [
+        (name, kept(a) - kept(b), kept(b) - kept(a)) for name, a, b in pairs() if kept(a) != kept(b)
+    ]
     assert wrong == []
 
 
@@ -157,10 +161,10 @@ def test_what_is_not_kept_is_found(chinese):
 
 
 def test_a_text_that_changed_is_named():
-    name, english, chinese = next(pairs())
+    name, english, _ = next(pairs())
     page = ROOT / "book" / "en" / f"{name}.md"
     assert behind(name, (english, f"{english} It has grown.")) == [f"{english} It has grown."]
-    assert chinese and english in texts(page)
+    assert english in texts(page)
 
 
 def test_a_term_by_another_name_is_found():

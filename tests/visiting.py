@@ -26,10 +26,11 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def site(built_book: Path) -> Iterator[str]:
-    handler = functools.partial(Handler, directory=str(built_book))
+    """The address of the English edition; the Chinese one, where a test builds it, is beside it."""
+    handler = functools.partial(Handler, directory=str(built_book.parent))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://127.0.0.1:{server.server_port}/en"
         server.shutdown()
 
 

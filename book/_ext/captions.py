@@ -30,6 +30,7 @@ class TableCaption(SphinxDirective):
         self.options["name"] = self.arguments[0]
         self.add_name(caption)
         self.set_source_info(caption)
+        paragraph: Any
         (paragraph,) = self.parse_content_to_nodes()
         caption.rawsource = paragraph.rawsource  # what is translated: not yet with its values
         caption += paragraph.children

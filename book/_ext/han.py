@@ -17,11 +17,11 @@ class SearchHan(SearchEnglish):
     """The index: pairs, and single characters, which a query may be."""
 
     lang = "zh"
-    js_splitter_code = """
+    js_splitter_code = r"""
+const RUN = /[\u3400-\u9fff]+|(?:(?![\u3400-\u9fff])[\p{L}\p{N}_])+/gu;
+const pairs = (run) => [...run].slice(1).map((character, i) => run[i] + character);
 var splitQuery = (query) =>
-  (query.match(/[\\u3400-\\u9fff]+|(?:(?![\\u3400-\\u9fff])[\\p{L}\\p{N}_])+/gu) ?? []).flatMap((run) =>
-    /^[\\u3400-\\u9fff]{2,}$/.test(run) ? [...run].slice(1).map((char, i) => run[i] + char) : [run],
-  );
+  (query.match(RUN) ?? []).flatMap((run) => (/^[\u3400-\u9fff]{2}/.test(run) ? pairs(run) : [run]));
 """
 
     def split(self, input: str) -> list[str]:

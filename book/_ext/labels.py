@@ -1,7 +1,7 @@
-"""What tables of cells and displayed formulas say in words, in the language of the edition.
+r"""What tables of cells and displayed formulas say in words, in the language of the edition.
 
 A cell runs once, for all languages, so the words are replaced in what it has shown: those of a
-table's heading or entry, and of a formula's ``\\text{}``. They are the catalogue ``labels``.
+table's heading or entry, and of a formula's ``\text{}``. They are the catalogue ``labels``.
 """
 
 import re
@@ -14,7 +14,8 @@ from sphinx.builders.gettext import MsgOrigin
 
 # What stands in an entry, without the link or paragraph around it; it is HTML.
 ENTRY = re.compile(
-    r"(?P<before><t[hd]\b[^>]*>(?:<p>|<a [^>]*>|\s)*)(?P<words>.*?)(?=(?:</a>|</p>|\s)*</t[hd]>)", re.S
+    r"(?P<before><t[hd]\b[^>]*>(?:<p>|<a [^>]*>|\s)*)(?P<words>.*?)(?=(?:</a>|</p>|\s)*</t[hd]>)",
+    re.S,
 )
 IN_FORMULA = re.compile(r"(?P<before>\\text\{\s*)(?P<words>[^}]+?)(?=\s*\})")
 MARKUP = re.compile(r"<code>.*?</code>|<[^>]*>|&\w+;")
@@ -38,7 +39,7 @@ def load(app: Sphinx) -> None:
     if catalogue(app).exists():
         with catalogue(app).open("rb") as file:
             found = read_po(file)
-        SAID.update({m.id: m.string for m in found if m.string and not m.fuzzy and m.id})
+        SAID.update({str(m.id): str(m.string) for m in found if m.id and m.string and not m.fuzzy})
 
 
 def depend(app: Sphinx, document: nodes.document) -> None:
@@ -57,13 +58,12 @@ def name_all(app: Sphinx, document: nodes.document, page: str) -> None:
         words = found["words"].removeprefix(before)
         if collecting and WORD.search(MARKUP.sub("", words)):
             collected = app.builder.catalogs["labels"]  # type: ignore[attr-defined]
-            collected.add(words, MsgOrigin(app.env.doc2path(page), 0))
+            collected.add(words, MsgOrigin(page, 0))
         return found["before"] + before + SAID.get(words, words)
 
-    for node in document.findall(nodes.raw):
-        node[:] = [nodes.Text(ENTRY.sub(name, node.astext()))]
-    for node in document.findall(nodes.math_block):
-        node[:] = [nodes.Text(IN_FORMULA.sub(name, node.astext()))]
+    for kind, pattern in ((nodes.raw, ENTRY), (nodes.math_block, IN_FORMULA)):
+        for node in document.findall(kind):
+            node[:] = [nodes.Text(pattern.sub(name, node.astext()))]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -57,7 +57,7 @@ def said(value: str) -> str:
     return re.sub(r"(?<=\w) and (?=[A-Z])", str(_(" and ")), value)
 
 
-class Glued(PasteTextRole):
+class Glued(PasteTextRole):  # type: ignore[misc]
     """The role ``glue:text``, in a translation too."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
