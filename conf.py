@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import os
 import pkgutil
 import platform
 import shutil
@@ -14,6 +15,7 @@ from attnmem.measurement.device import provenance
 PACKAGE = Path(attnmem.__file__).parent
 SOURCES = (".py", ".json", ".gz", ".toml", ".txt")
 sys.path.insert(0, str(Path(__file__).parent / "book" / "_ext"))
+os.environ["LANGUAGE"] = "en"  # in which cells answer, for all editions
 
 
 def execution_key() -> str:

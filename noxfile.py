@@ -71,9 +71,14 @@ def translate(session: nox.Session) -> None:
     options = [*SPHINX, "-d", "_build/doctrees/gettext", "-b", "gettext"]
     session.run("python", "-m", "sphinx", *options, "book/en", str(catalogues), env=day)
     (catalogues / "reference.pot").unlink()  # docstrings stay English
-    merge = ["-p", str(catalogues), "-d", "book/locale", "-w", "0", "--no-obsolete"]
-    languages = [f"-l{folder.name}" for folder in (ROOT / "book" / "locale").iterdir()]
-    session.run("sphinx-intl", "update", *merge, *languages, env=day)
+    answers = BUILD / "answers"  # what check says is the package's, compiled, as gettext wants it
+    answers.mkdir(exist_ok=True)
+    (catalogues / "exercises.pot").replace(answers / "exercises.pot")
+    languages = [f"-l{language}" for language in EDITIONS.values() if language != "en"]
+    for found, folder in ((catalogues, "book/locale"), (answers, "attnmem/locale")):
+        merge = ["-p", str(found), "-d", folder, "-w", "0", "--no-obsolete"]
+        session.run("sphinx-intl", "update", *merge, *languages, env=day)
+    session.run("sphinx-intl", "build", "-d", "attnmem/locale", *languages)
 
 
 @nox.session

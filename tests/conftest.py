@@ -18,6 +18,8 @@ pytest_plugins = ["visiting"]
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+os.environ["LANGUAGE"] = "en"  # in which check answers
+
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "_build" / "explorer"
 PAGES = sorted((ROOT / "book" / "en").glob("*.md"))

@@ -26,7 +26,7 @@ from attnmem.measurement.kinds import KINDS
 from attnmem.measurement.records import CORPUS_RECORD, DATA, SHIPPED
 
 SESSIONS = {"docs", "docs-live", "linkcheck", "tests", "lint", "measure", "bench", "wheels", "dist"}
-SESSIONS |= {"clean"}
+SESSIONS |= {"clean", "translate"}
 TERMINAL = {"NO_COLOR": "1", "COLUMNS": "200"}
 
 

@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from attnmem.exercises.language import _
+
 NO_ANSWER = "no answer yet: put yours in place of the dots"
 
 # Readers round to three digits. 1 MB and 1 MiB are ten times farther apart than that.
@@ -35,7 +37,7 @@ def kind_of(answer: Any) -> str:
     ("str '4 GB'", 'a function')
     """
     if inspect.isroutine(answer):
-        return "a function"
+        return _("a function")
     text = repr(answer)
     return f"{type(answer).__name__} {text}" if len(text) < 40 else type(answer).__name__
 
@@ -47,11 +49,12 @@ def off_by(answer: float, right: float, factors: Mapping[str, float] | None = No
     'too large by a factor of 12: the number of heads'
     """
     if answer <= 0 or right <= 0:
-        return f"{answer:g} is not right"
+        return _("{0:g} is not right").format(answer)
     way, ratio = ("too large", answer / right) if answer > right else ("too small", right / answer)
+    way = _(way)
     for name, factor in {**(factors or {}), **UNITS}.items():
         if factor > 1 and math.isclose(ratio, factor, rel_tol=TOLERANCE / 5):
-            return f"{way} by a factor of {factor:.4g}: {name}"
+            return _("{0} by a factor of {1:.4g}: {2}").format(way, factor, _(name))
     if ratio < 1.01:
-        return f"{way}, by {abs(answer - right):.4g}"
-    return f"{way}, by a factor of {ratio:.4g}"
+        return _("{0}, by {1:.4g}").format(way, abs(answer - right))
+    return _("{0}, by a factor of {1:.4g}").format(way, ratio)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attnmem.exercises.judgement import NO_ANSWER, TOLERANCE, Judgement, kind_of, off_by
+from attnmem.exercises.language import _
 from attnmem.exercises.task import WORKLOADS, Task
 from attnmem.workload import Workload
 
@@ -37,9 +38,10 @@ class Number:
     def judge(self, answer: Any) -> Judgement:
         """Compare to three digits; whole numbers below a hundred must be equal."""
         if isinstance(answer, bool) or not isinstance(answer, int | float):
-            return Judgement(False, f"expected a number of {self.unit}, got {kind_of(answer)}")
+            expected = _("expected a number of {0}, got {1}").format(_(self.unit), kind_of(answer))
+            return Judgement(False, expected)
         if answer == self.right or (not self.exact and self._near(answer, self.right)):
-            return Judgement(True, f"{self.right:,.10g} {self.unit}".rstrip())
+            return Judgement(True, f"{self.right:,.10g} {_(self.unit)}".rstrip())
         for message, value in self.mistakes.items():
             if self._near(answer, value):
                 return Judgement(False, message)
@@ -75,18 +77,20 @@ class Function:
     def judge(self, answer: Any) -> Judgement:
         """Compare on all inputs, in their order."""
         if not callable(answer):
-            wanted = f"expected a function of a {self.argument}"
-            return Judgement(False, f"{wanted}, got {kind_of(answer)}")
+            expected = _("expected a function of a {0}, got {1}")
+            return Judgement(False, expected.format(_(self.argument), kind_of(answer)))
         given = []
         for argument in self.inputs().values():
             result = answer(argument)
             if result is ...:
                 return Judgement(False, NO_ANSWER)
             if isinstance(result, bool) or not isinstance(result, int | float):
-                return Judgement(False, f"it must return a number, and returned {kind_of(result)}")
+                returned = _("it must return a number, and returned {0}").format(kind_of(result))
+                return Judgement(False, returned)
             given.append(result)
         if self._same(given, self.right):
-            return Judgement(True, f"right on {len(given)} {self.argument}s")
+            right = _("right on {0} {1}s").format(len(given), _(self.argument))
+            return Judgement(True, right)
         return Judgement(False, self._complaint(given))
 
     def _complaint(self, given: Sequence[float]) -> str:
@@ -94,11 +98,11 @@ class Function:
             if self._same(given, function):
                 return message
         for name, factor in self.factors.items():
-            for way, power in (("large", 1), ("small", -1)):
+            for way, power in (("too large", 1), ("too small", -1)):
                 if self._same(given, self._times(factor, power)):
-                    return f"too {way} by a factor of {name}"
+                    return _("{0} by a factor of {1}").format(_(way), _(name))
         return next(
-            f"for {name}: {off_by(got, right)}"
+            _("for {0}: {1}").format(name, off_by(got, right))
             for name, got, right in zip(self.inputs(), given, self._all(self.right), strict=True)
             if not math.isclose(got, right, rel_tol=EXACT)
         )
@@ -128,19 +132,21 @@ class Choice:
             answer = set(answer) if isinstance(answer, list | tuple | set | frozenset) else answer
         if type(answer) is not type(self.right):
             wanted = type(self.right).__name__
-            return Judgement(False, f"expected a {wanted}, got {kind_of(answer)}")
+            expected = _("expected a {0}, got {1}").format(wanted, kind_of(answer))
+            return Judgement(False, expected)
         if answer == self.right:
             return Judgement(True, "right")
         if isinstance(answer, set):
             key: Hashable = frozenset(answer)
         elif isinstance(answer, dict):
             wrong = [case for case in self.right if answer.get(case) != self.right[case]]
-            named = [self.mistakes[case] for case in wrong if case in self.mistakes]
+            named = [_(self.mistakes[case]) for case in wrong if case in self.mistakes]
             cases = ", ".join(map(str, wrong))
-            return Judgement(False, " ".join([f"not right for: {cases}.", *named]))
+            return Judgement(False, " ".join([_("not right for: {0}.").format(cases), *named]))
         else:
             key = answer
-        return Judgement(False, self.mistakes.get(key, f"not right; {self.hint}"))
+        wrong_so = _("not right; {0}").format(_(self.hint))
+        return Judgement(False, self.mistakes.get(key, wrong_so))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from attnmem.cache import max_cached_tokens, token_bytes, weight_bytes
 from attnmem.catalog import model
 from attnmem.exercises.judgement import NO_ANSWER, kind_of
 from attnmem.exercises.kinds import Choice, Exercise, Function, Other, named
+from attnmem.exercises.language import _
 from attnmem.exercises.task import Task
 from attnmem.formulas import peak_bytes, standard_steps
 from attnmem.workload import Workload
@@ -65,7 +66,7 @@ def _in_turn(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 def _about_part(answer: Any) -> str:
     """What is wrong with a function of a query and a part of the keys, or nothing."""
     if not callable(answer):
-        return f"expected a function of q, k, v, got {kind_of(answer)}"
+        return _("expected a function of q, k, v, got {0}").format(kind_of(answer))
     for size in (1.0, 1e3):  # exp(1000) is no number in 32 bit
         complaint = _of_size(answer, size)
         if complaint:
@@ -81,7 +82,8 @@ def _of_size(answer: Any, size: float) -> str:
     if given is ...:
         return NO_ANSWER
     if not (isinstance(given, tuple) and len(given) == 2):
-        return f"it must return o and the logarithm of the sum, and returned {kind_of(given)}"
+        returned = _("it must return o and the logarithm of the sum, and returned {0}")
+        return returned.format(kind_of(given))
     o, lse = given
     s = q @ k.mT / 4
     exact = s.softmax(-1) @ v, s.logsumexp(-1, keepdim=True)
@@ -102,9 +104,8 @@ def _of_size(answer: Any, size: float) -> str:
             return message
     if _same(lse, exact[1]):
         return "the logarithm is right, the output is not: it is divided by this part's own sum"
-    return (
-        f"the logarithm of the sum is not right, or has another shape than {list(exact[1].shape)}"
-    )
+    other = _("the logarithm of the sum is not right, or has another shape than {0}")
+    return other.format(list(exact[1].shape))
 
 
 def _same(a: Any, b: torch.Tensor) -> bool:

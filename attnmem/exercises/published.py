@@ -6,6 +6,7 @@ from typing import Any
 from attnmem.catalog import Model, model
 from attnmem.exercises.judgement import NO_ANSWER
 from attnmem.exercises.kinds import Exercise, Number, Other
+from attnmem.exercises.language import _
 from attnmem.published import Claim
 
 GPT_2 = model("GPT-2 medium")
@@ -54,21 +55,24 @@ def _wrong_claim(answer: Any) -> str:
         if claim is ...:
             return NO_ANSWER
         if not isinstance(claim, Claim):
-            return f"it must return a Claim, and returned a {type(claim).__name__}"
-        case = f"for {known.name}, {tokens} tokens, {printed} GiB: "
+            return _("it must return a Claim, and returned a {0}").format(type(claim).__name__)
+        case = _("for {0}, {1} tokens, {2} GiB: ").format(known.name, tokens, printed)
         if (claim.published, claim.last) != (printed, last):
-            return f"{case}published and last must be what was printed"
+            return case + _("published and last must be what was printed")
         if not callable(claim.compute) or not (claim.mistaken is None or callable(claim.mistaken)):
-            return f"{case}compute and mistaken must be functions: put `lambda:` before the number"
+            return case + _(
+                "compute and mistaken must be functions: put `lambda:` before the number"
+            )
         complaint = _wrong_number(known, tokens, claim.compute())
         if complaint:
             return case + complaint
         if claim.verdict != verdict and claim.mistaken is None:
-            return f"{case}twice as many heads explain the number: let mistaken compute that"
+            return case + _("twice as many heads explain the number: let mistaken compute that")
         if claim.verdict != verdict:
-            return f"{case}the verdict is {claim.verdict}; does mistaken take heads twice?"
+            twice = _("the verdict is {0}; does mistaken take heads twice?")
+            return case + twice.format(claim.verdict)
         if not (claim.what and claim.source and claim.url.startswith("https://")):
-            return f"{case}say what is claimed, by which source, at which https:// address"
+            return case + _("say what is claimed, by which source, at which https:// address")
     return ""
 
 
@@ -90,7 +94,8 @@ def _wrong_number(model: Model, tokens: int, given: float) -> str:
     for complaint, value in mistakes.items():
         if math.isclose(given, value, rel_tol=1e-9):
             return complaint
-    return f"computed is {given:.4g}: count 2 tensors, 2 bytes, layers, heads of keys, d, tokens"
+    count = _("computed is {0:.4g}: count 2 tensors, 2 bytes, layers, heads of keys, d, tokens")
+    return count.format(given)
 
 
 EXERCISES: tuple[Exercise, ...] = (

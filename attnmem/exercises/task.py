@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from attnmem.exercises.judgement import NO_ANSWER, Judgement, kind_of
+from attnmem.exercises.language import _
 from attnmem.prediction.trace import trace
 from attnmem.programs import Program
 from attnmem.workload import Workload, shape_text
@@ -58,7 +59,8 @@ class Task:
     def judge(self, answer: Any) -> Judgement:
         """Compare the output, then peak and traffic with the reference's."""
         if not callable(answer):
-            return Judgement(False, f"expected a function of q, k, v, got {kind_of(answer)}")
+            expected = _("expected a function of q, k, v, got {0}").format(kind_of(answer))
+            return Judgement(False, expected)
         complaint = self._about_output(answer)
         return Judgement(False, complaint) if complaint else self._about_memory(answer)
 
@@ -76,9 +78,10 @@ class Task:
         if given is ...:
             return NO_ANSWER
         if not isinstance(given, torch.Tensor):
-            return f"it must return O, a tensor, and returned {kind_of(given)}"
+            return _("it must return O, a tensor, and returned {0}").format(kind_of(given))
         if given.shape != wanted.shape:
-            return f"O has the shape {list(given.shape)} instead of {list(wanted.shape)}"
+            shapes = [list(o.shape) for o in (given, wanted)]
+            return _("O has the shape {0} instead of {1}").format(*shapes)
         if self.training and not given.requires_grad:
             return "autograd can't go back from O: nothing of it needs a gradient"
 
@@ -96,8 +99,10 @@ class Task:
             if all(_close(mine[name], same[name]) for name in mine):
                 return message
         off = (mine[wrong[0]] - right[wrong[0]]).abs().max().item()
-        what = "O is not right" if "O" in wrong else f"O is right, but {', '.join(wrong)} not"
-        return f"{what}: some entry is off by {off:.2g}"
+        what = _("O is not right")
+        if "O" not in wrong:
+            what = _("O is right, but {0} not").format(", ".join(wrong))
+        return _("{0}: some entry is off by {1:.2g}").format(what, off)
 
     def _about_memory(self, answer: Program) -> Judgement:
         """Compare peak and traffic with the reference's, where O is right."""
@@ -109,13 +114,16 @@ class Task:
         inputs = (torch.empty(x, dtype=self.at.dtype, device="meta") for x in self.at.shapes)
         sizes = ", ".join(dict.fromkeys(map(shape_text, inputs)))
         score = [
-            f"inputs {sizes}: peak {t.peak_bytes:,} B (reference {self.peak(self.at):,} B)",
-            f"moved {moved:,} B (reference {self.moved(self.at):,} B)",
+            _("inputs {0}: peak {1:,} B (reference {2:,} B)").format(
+                sizes, t.peak_bytes, self.peak(self.at)
+            ),
+            _("moved {0:,} B (reference {1:,} B)").format(moved, self.moved(self.at)),
         ]
         if t.peak_bytes > self.limit * self.peak(self.at):
-            alive = f"Alive at your peak: {', '.join(t.at_peak)}; {self.advice}"
-            return Judgement(False, f"O is right, but {', '.join(score)}. {alive}")
-        return Judgement(True, "\n".join(["O is right", *score]))
+            said = _("O is right, but {0}. Alive at your peak: {1}; {2}")
+            alive = ", ".join(t.at_peak)
+            return Judgement(False, said.format(", ".join(score), alive, _(self.advice)))
+        return Judgement(True, "\n".join([_("O is right"), *score]))
 
 
 def _close(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from attnmem.exercises.attention import BLOCK
 from attnmem.exercises.judgement import NO_ANSWER, Judgement, kind_of
 from attnmem.exercises.kinds import Choice, Exercise, Function, Other
+from attnmem.exercises.language import _
 from attnmem.exercises.task import Task
 from attnmem.exercises.training import GRADIENTS
 from attnmem.prediction.trace import trace
@@ -48,7 +49,7 @@ MERGES: dict[str, Callable[[Rows, Rows, Tensor, Tensor], tuple[Tensor, Tensor]]]
 def _about_merge(answer: Any) -> str:
     """What is wrong with a function of two blocks' rows, or nothing."""
     if not callable(answer):
-        return f"expected a function of two blocks, got {kind_of(answer)}"
+        return _("expected a function of two blocks, got {0}").format(kind_of(answer))
     generator = torch.Generator().manual_seed(0)
     s = 5 * torch.randn(6, 9, generator=generator, dtype=torch.float64)
     v = torch.randn(9, 4, generator=generator, dtype=torch.float64)
@@ -57,7 +58,8 @@ def _about_merge(answer: Any) -> str:
     if given is ...:
         return NO_ANSWER
     if not (isinstance(given, tuple) and len(given) == 3):
-        return f"it must return maximum, total and output, and returned {kind_of(given)}"
+        returned = _("it must return maximum, total and output, and returned {0}")
+        return returned.format(kind_of(given))
     right = merge(a, b)
     if not _same(given[0], right.maximum):
         return "the maximum of both blocks is the larger of the two, in each row"
@@ -105,9 +107,13 @@ class Skipping(Task):
         flops = sum(step.flops for step in trace(answer, self.at).steps if step.matrix)
         share = flops / (4 * self.at.score_elements * self.at.head_dim)
         if share > self.most:
-            what = f"O is right, but it computes {share:.0%} of the products of all scores"
-            return Judgement(False, f"{what}: keys in the future of a whole block need none")
-        return Judgement(True, f"{judged.message}\n{share:.0%} of the products of all scores")
+            too_many = _(
+                "O is right, but it computes {0:.0%} of the products of all scores: "
+                "keys in the future of a whole block need none"
+            )
+            return Judgement(False, too_many.format(share))
+        computed = _("{0:.0%} of the products of all scores").format(share)
+        return Judgement(True, f"{judged.message}\n{computed}")
 
 
 def _rows_of_scores(w: Workload) -> int:

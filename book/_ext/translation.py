@@ -4,13 +4,14 @@ A translation is parsed as a document of its own, so the values that a page glue
 it here. What the modules of this folder and the theme say is collected as the catalogue ``sphinx``.
 """
 
-import json
 import re
 from pathlib import Path
 
+import answers
 from babel.messages.extract import extract_from_dir
 from docutils import nodes
 from myst_nb.core.variables import format_plain_text
+from myst_nb.ext.glue.crossref import read_glue_cache
 from myst_nb.ext.glue.roles import PasteTextRole
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -20,8 +21,11 @@ from sphinx.locale import _
 from sphinx.transforms import SphinxTransform
 from sphinx.util.logging import getLogger
 
+import attnmem
+
 LOGGER = getLogger(__name__)
 HERE = Path(__file__).parent
+EXERCISES = Path(attnmem.__file__).parent / "exercises"
 N_ = str  # marks a message that is looked up later
 
 # What the theme says, and no catalogue of its own has.
@@ -73,8 +77,7 @@ class Glued(PasteTextRole):  # type: ignore[misc]
     def _looked_up(self) -> list[nodes.Node]:
         env = self.document.settings.env
         key, _colon, form = self.text.partition(":")
-        path = Path(env.mystnb_config.output_folder, f"{env.docname}.glue.json")
-        glued = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        glued = read_glue_cache(env.mystnb_config.output_folder, env.docname)
         if key not in glued:
             LOGGER.warning("no cell glues %r", key, location=(env.docname, self.line))
             return []
@@ -108,11 +111,13 @@ def set_aside(app: Sphinx, document: nodes.document) -> None:
 
 
 def collect(app: Sphinx) -> None:
-    """Put what is said outside the pages into the catalogue ``sphinx``."""
+    """Make the catalogue ``sphinx`` of what is said outside the pages, and that of answers."""
     if app.builder.name == "gettext":
-        catalogue = app.builder.catalogs["sphinx"]  # type: ignore[attr-defined]
+        catalogues = app.builder.catalogs  # type: ignore[attr-defined]
         for name, line, message, *_rest in extract_from_dir(HERE):
-            catalogue.add(message, MsgOrigin(str(HERE / name), line))
+            catalogues["sphinx"].add(message, MsgOrigin(str(HERE / name), line))
+        for message in answers.texts(EXERCISES):
+            catalogues["exercises"].add(message, MsgOrigin("exercises", 0))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
