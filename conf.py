@@ -61,6 +61,7 @@ extensions = [
     "notebooks",
     "progress",
     "repository",
+    "scripts",
     "streams",
     "taught",
     "translation",

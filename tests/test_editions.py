@@ -52,20 +52,22 @@ def test_no_english_sentence_is_left(chinese):
     assert left == [] or name in UNTRANSLATED
 
 
-def test_a_page_and_a_section_lead_to_the_same_in_the_other_language(visit, in_chinese):
-    page = visit("memory", java_script_enabled=False).page
-    there = page.locator("nav.languages a")
-    assert (there.inner_text(), there.get_attribute("hreflang")) == ("简体中文", "zh-CN")
-    alternates = page.locator("link[rel=alternate][hreflang]")
-    assert alternates.evaluate_all("all => all.map(e => e.hreflang)") == ["en", "zh-CN"]
-    title = page.locator("#the-peak h2, h2#the-peak").first
-    title.hover()
-    title.locator("a.other-language").click()
-    assert page.url.endswith("/zh/memory.html#the-peak")
-    assert page.locator("html").get_attribute("lang") == "zh-CN"
-    assert page.locator("#the-peak").count() == 1
-    page.locator("nav.languages a").click()
-    assert page.url.endswith("/en/memory.html")
+def test_a_page_and_a_section_lead_to_the_same_in_the_other_language(browser, site, in_chinese):
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(f"{site}/memory.html")
+        there = page.locator("nav.languages a")
+        assert (there.inner_text(), there.get_attribute("hreflang")) == ("简体中文", "zh-CN")
+        alternates = page.locator("link[rel=alternate][hreflang]")
+        assert alternates.evaluate_all("all => all.map(e => e.hreflang)") == ["en", "zh-CN"]
+        title = page.locator("#memory-peak h2, h2#memory-peak").first
+        title.hover()
+        title.locator("a.other-language").click()
+        assert page.url.endswith("/zh/memory.html#memory-peak")
+        assert page.locator("html").get_attribute("lang") == "zh-CN"
+        assert page.locator("#memory-peak").count() == 1
+        page.locator("nav.languages a").click()
+        assert page.url.endswith("/en/memory.html")
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,15 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import answers
 import pytest
 from babel.messages.catalog import Catalog
+from babel.messages.mofile import read_mo
 from babel.messages.pofile import read_po
 from conftest import PAGES, ROOT
 from translated import PARSER, translated
+
+from attnmem.exercises import check, judge
 
 CHINESE = ROOT / "book" / "locale" / "zh_CN"
 TERMS = tomllib.loads((CHINESE / "terms.toml").read_text())["always"]
@@ -171,3 +175,41 @@ def test_a_term_by_another_name_is_found():
     assert misnamed("Tokens and **segments**", "词元和段") == []
     assert misnamed("Tokens and **segments**", "令牌和段") == ["token"]
     assert misnamed("`token` and {doc}`attention`", "二者") == []
+
+
+ANSWERS = ROOT / "attnmem" / "locale" / "zh_CN" / "LC_MESSAGES" / "exercises"
+
+
+def test_what_check_says_is_in_its_catalogue():
+    with ANSWERS.with_suffix(".po").open("rb") as file:
+        found = {str(m.id): str(m.string) for m in read_po(file) if m.id}
+    assert {*answers.texts(ROOT / "attnmem" / "exercises")} == {*found}
+    with ANSWERS.with_suffix(".mo").open("rb") as file:
+        compiled = {str(m.id): str(m.string) for m in read_mo(file) if m.id}
+    assert compiled == {text: said for text, said in found.items() if said}
+    values = re.compile(r"\{\d[^}]*\}")
+    for text, said in compiled.items():
+        assert sorted(values.findall(text)) == sorted(values.findall(said)), text
+
+
+def test_check_answers_in_a_reader_s_language(monkeypatch, capsys):
+    assert judge("memory-1", 4.2).message == "too small, by a factor of 1.023"
+    assert judge("memory-1", 4.2, "zh_CN").message == "偏小，差 1.023 倍"
+    monkeypatch.setenv("LANGUAGE", "zh_CN:en")
+    check("memory-1", ...)
+    check("memory-1", ..., language="en")
+    said, spoken = capsys.readouterr().out.splitlines()
+    assert said == "memory-1：还不对：还没有答案：请用你的答案替换省略号"
+    assert spoken == "memory-1: not yet: no answer yet: put yours in place of the dots"
+
+
+def test_the_chinese_readme_has_the_commands_of_the_english_one():
+    blocks = re.compile(r"^```\w*\n(.*?)^```$", re.M | re.S)
+    english, chinese = (
+        [re.sub(r" *#.*", "", block) for block in blocks.findall((ROOT / name).read_text())]
+        for name in ("README.md", "README.zh.md")
+    )
+    assert english == chinese
+    table = re.compile(r"^\| `(nox .*?)` \|", re.M)
+    commands = [table.findall((ROOT / name).read_text()) for name in ("README.md", "README.zh.md")]
+    assert commands[0] == commands[1]
