@@ -46,7 +46,8 @@ def docs(session: nox.Session) -> None:
     alone = ["-D", f"editions={EDITIONS[folders[0]]}"] if len(folders) == 1 else []
     for folder in folders:
         session.run("python", "-m", "sphinx", *edition(folder, *alone))
-    shutil.copy(ROOT / "book" / "languages.html", HTML / "index.html")  # leads into one of them
+    if not alone:
+        shutil.copy(ROOT / "book" / "languages.html", HTML / "index.html")  # leads into one
     for folder in folders:
         session.log(f"The book: {(HTML / folder / 'index.html').as_uri()}")
 
@@ -56,6 +57,7 @@ def docs_live(session: nox.Session) -> None:
     """Rebuild the book at every save and show it in a browser; -- --port 8001 …"""
     install(session, "docs")
     live = ["-c", ".", "--open-browser", "--watch", "attnmem", "--watch", "conf.py"]
+    live += ["-D", "editions=en"]
     pages = ["book/en", "_build/live"]
     session.run("python", "-m", "sphinx_autobuild", *live, *pages, *session.posargs)
 
