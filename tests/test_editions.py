@@ -11,7 +11,7 @@ from conftest import CHAPTERS, ROOT
 from playwright.sync_api import Browser
 from visiting import LAPTOP, NAMES, PHONE, Visit, fits
 
-ENGLISH = re.compile(r"\b[a-z]{2,}\b")
+ENGLISH = re.compile(r"(?<![\w./#-])[a-z]{2,}(?![\w./#-])")
 # What stays English: docstrings, entries of the bibliography, what other pages are called.
 UNTRANSLATED = {"api", "bibliography", "genindex", "py-modindex", "search"}
 READ = "p, li, h1, h2, h3, th, td, dt, dd, figcaption, summary, label, legend, caption, button"
