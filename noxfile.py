@@ -136,8 +136,10 @@ def dist(session: nox.Session) -> None:
     session.install("-c", "constraints.txt", "build")
     shutil.rmtree(ROOT / "dist", ignore_errors=True)
     session.run("python", "-m", "build")
-    shutil.rmtree(HTML / "jupyter_execute", ignore_errors=True)  # what the cells gave the pages
-    shutil.make_archive("dist/attnmem-book", "zip", HTML)
+    pages = Path(session.create_tmp(), "book")  # without what the cells gave them
+    shutil.rmtree(pages, ignore_errors=True)
+    shutil.copytree(HTML, pages, ignore=shutil.ignore_patterns("jupyter_execute"))
+    shutil.make_archive("dist/attnmem-book", "zip", pages)
 
 
 @nox.session
