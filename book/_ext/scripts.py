@@ -52,7 +52,7 @@ def in_form(source: str, look_up: LookUp) -> str:
 
     def replace(found: re.Match[str]) -> str:
         words = found[0].strip()
-        if found["entry"] or not words:
+        if found["entry"] or not WORD.search(words):
             return found[0]
         return found[0].replace(words, look_up(words))
 
