@@ -48,6 +48,7 @@ extensions = [
     "sphinx-mathjax-offline",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",  # from one edition to the other
     "sphinxcontrib.bibtex",
     "captions",
     "editions",

@@ -108,3 +108,14 @@ def test_a_chinese_notebook_has_the_code_of_the_english_one(built_book, in_chine
     text = "\n".join(c.source for c in chinese.cells if c.cell_type == "markdown")
     assert len(re.findall("[一-鿿]", text)) > 1000
     assert not re.search(r"\{[a-z:-]+\}`|^`{3,}\{", text, re.M)
+
+
+def test_every_link_within_and_between_the_editions_has_a_page(built_book, in_chinese):
+    for edition in (built_book, in_chinese):
+        for page in edition.rglob("*.html"):
+            links = re.findall(r'<(?:a|link)\b[^>]* href="([^"#:?]+)[^":]*"', page.read_text())
+            missing = [link for link in {*links} if not (page.parent / link).exists()]
+            assert missing == [], page
+    reference = in_chinese / "api.html"
+    assert 'href="../en/reference/attnmem.workload.html#' in reference.read_text()
+    assert not (in_chinese / "reference").exists()

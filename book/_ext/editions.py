@@ -9,21 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.config import Config
 
 FOLDERS = {"en": "en", "zh_CN": "zh"}
 NAMES = {"en": "English", "zh_CN": "简体中文"}
+REFERENCE = "reference/"
+STUBS = re.compile(r"^ *:(?:toctree: reference|recursive:)\n", re.M)
 HEADING = re.compile(r'<a class="headerlink" href="(#[^"]+)"[^>]*>[^<]*</a>(?=</h\d>)')
 
 
 def link(app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Give a page its addresses in all editions, and each heading a link into the other ones."""
-    own = app.config.language
+    own, once = app.config.language, name.startswith(REFERENCE) or name == "py-modindex"
     context["editions"] = [
         {
             "language": language.replace("_", "-"),
             "name": NAMES[language],
             "own": language == own,
-            "page": f"{'../' * (name.count('/') + 1)}{FOLDERS[language]}/{name}.html",
+            "page": f"{'../' * (name.count('/') + 1)}{FOLDERS[language]}/"
+            f"{'api' if once and language != own else name}.html",
         }
         for language in app.config.editions
     ]
@@ -37,15 +41,29 @@ def link(app: Sphinx, name: str, template: str, context: dict[str, Any], doctree
         )
         return found[0] + links
 
-    if "body" in context:
+    if "body" in context and not once:
         context["body"] = HEADING.sub(with_others, context["body"])
 
 
-def share(app: Sphinx) -> None:
-    """Draw formulas with the scripts of the first edition: they are 24 MB."""
-    first, *others = app.config.editions
-    if app.config.language in others:
-        app.config.mathjax_path = f"../../{FOLDERS[first]}/_static/{app.config.mathjax_path}"
+def share(app: Sphinx, config: Config) -> None:
+    """Take from the first edition what has no language: 24 MB of scripts, and the reference.
+
+    Docstrings are English, so the pages of the package's modules are made once.
+    """
+    first, *others = config.editions
+    if config.language in others:
+        there = f"../{FOLDERS[first]}/"
+        config.mathjax_path = f"../{there}_static/{config.mathjax_path}"
+        config.exclude_patterns += [f"{REFERENCE}*"]
+        config.autosummary_generate = False
+        inventory = Path(app.outdir, there, "objects.inv")
+        config.intersphinx_mapping |= {first: (there, str(inventory.resolve()))}
+
+
+def without_stubs(app: Sphinx, name: str, source: list[str]) -> None:
+    """Let a list of modules lead to the other edition's pages."""
+    if not app.config.autosummary_generate:
+        source[0] = STUBS.sub("", source[0])
 
 
 def remove(app: Sphinx, failed: Exception | None) -> None:
@@ -58,6 +76,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
     app.add_config_value("editions", [*FOLDERS], "html", list)
     app.connect("html-page-context", link)
-    app.connect("builder-inited", share)
+    app.connect("config-inited", share)
+    app.connect("source-read", without_stubs)
     app.connect("build-finished", remove, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
