@@ -48,6 +48,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinxcontrib.bibtex",
     "captions",
+    "explainer",
     "explorer",
     "folds",
     "kernels",
