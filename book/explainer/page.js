@@ -31,7 +31,8 @@ function readKnown() {
   for (const name of Object.keys(CALLED)) {
     const [value, wrong] = numberIn(name);
     found[name] = value;
-    form.elements[name].toggleAttribute("aria-invalid", Boolean(wrong));
+    if (wrong) form.elements[name].setAttribute("aria-invalid", "true");
+    else form.elements[name].removeAttribute("aria-invalid");
     at(`wrong-${name}`).textContent = wrong;
     if (wrong) right = false;
   }

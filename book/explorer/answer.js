@@ -82,6 +82,12 @@ function rowsInto(name, rows) {
 function show(found) {
   at("answer").replaceChildren();
   for (const sentence of sentences(found)) element(at("answer"), "p", {}, sentence);
+  const { given, refused } = found;
+  if (refused && given.G !== given.H) {
+    const href = `#${address({ ...given, G: given.H })}`;
+    const link = element(element(at("answer"), "p"), "a", { href }, "Repeat K and V");
+    link.after(` to ${count(given.H)} heads, and see what ${given.program} needs then.`);
+  }
   root.dataset.state = found.refused ? "refused" : found.own.fits ? "fits" : "too-large";
   for (const part of root.querySelectorAll("[data-show=numbers]"))
     part.hidden = Boolean(found.refused);
