@@ -239,6 +239,18 @@ def test_an_address_with_what_there_is_not_opens_the_case_at_first_and_says_so(p
     assert "The address" not in answer(page)
 
 
+def test_the_answer_leads_to_what_would_fit_and_what_else_helps(page, built_book):
+    open_case(page, "program=standard_attention&mode=training&N=32768&H=32&G=8&d=128&layers=32")
+    page.locator(".answer").get_by_role("link", name="flash_sdpa").press("Enter")
+    expect(page.get_by_label("Program")).to_have_value("flash_sdpa")
+    expect(page.locator(".answer")).to_be_focused()
+    text = (built_book / "what-to-do.html").read_text()
+    links = page.locator("#explore a[href*=what-to-do]")
+    assert links.count() == 2
+    for link in links.all():
+        assert f'id="{(link.get_attribute("href") or "").partition("#")[2]}"' in text
+
+
 def test_keys_and_values_of_fewer_heads_can_be_repeated(page):
     open_case(page, "program=causal_attention&H=32&G=8&N=1024&d=128")
     assert "The address" not in answer(page)
@@ -246,7 +258,7 @@ def test_keys_and_values_of_fewer_heads_can_be_repeated(page):
     assert "one_liner does not take this case: K has fewer heads" in answer(page)
     page.get_by_role("link", name="Repeat K and V").press("Enter")
     expect(page.get_by_label("Heads of K and V")).to_have_value("32")
-    expect(page.get_by_label("Heads of K and V")).to_be_focused()
+    expect(page.locator(".answer")).to_be_focused()
     assert "1,024 tokens need" in answer(page)
 
 

@@ -144,7 +144,7 @@ addEventListener("hashchange", () => {
   update();
   if (followed.isConnected) return; // else it was a link of an answer that is no more
   if (ofPrograms) at("programs").querySelector("[aria-current]").focus();
-  else field("G").focus();
+  else at("answer").focus();
 });
 new ResizeObserver(() => shown && !shown.refused && draw(shown)).observe(at("bars"));
 if (location.hash.includes("=")) astray = readAddress();
