@@ -121,6 +121,8 @@ OTHER_FORMS = (
     f"{TRIED}1.70 GiB. {NEW.replace('396.58 MiB', '2.30 GiB')}",
     f"{TRIED}1.70 GiB. {NEW.replace('396.58', '1800.125')}",
     f"{TRIED}21.76 GiB {OLD}",
+    *(f"{TRIED}394.00 MiB (GPU 0; 0.38 GiB {said})" for said in ("free", "total capacity")),
+    f"{TRIED}394.00 MiB (GPU 0; 1.00 GiB already allocated; 394.00 MiB cached)",
     f"{TRIED}0.49 KiB",
     f"{TRIED}99999999999999999999 TiB",
 )
