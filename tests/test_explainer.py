@@ -285,7 +285,7 @@ def test_every_answer_s_link_has_the_title_of_a_section(page):
 
 
 def test_what_is_no_message_is_said_to_be_none(page):
-    assert paste(page, "hello").startswith("This is no message that we know.")
+    assert paste(page, "hello").startswith("This is no message that we can read.")
     assert paste(page, "").strip() == ""
 
 

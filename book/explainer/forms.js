@@ -61,8 +61,8 @@ function parse(whole) {
   if (!tried) return { refused };
   if (!tried.high) return { refused: "zero" };
   const [tensor, shared] = RULES[rule](tried);
-  const said = Object.entries(DATA.state).map(([name, patterns]) => [name, stateIn(patterns, text)]);
-  const found = Object.fromEntries(said);
+  const found = {};
+  for (const [name, patterns] of Object.entries(DATA.state)) found[name] = stateIn(patterns, text);
   const { allocated, reserved, unused } = found;
   if (allocated && unused)
     found.reserved = range(allocated.low + unused.low, allocated.high + unused.high);

@@ -7,7 +7,9 @@ const CALLED = { heads: "Heads", seq_len: "Tokens", batch: "Batch", vocabulary: 
 const MOST = 1e9;
 
 const REFUSED = {
-  none: `This is no message that we know. One of memory says how much it tried to allocate: ${DATA.examples}.`,
+  none:
+    "This is no message that we can read. One about memory says how much it tried to allocate: " +
+    `${DATA.examples}.`,
   zero: "It tried to allocate 0 bytes: that is no message about memory.",
   type: "The type of its tensor is none that we know.",
 };
