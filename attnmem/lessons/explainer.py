@@ -42,6 +42,7 @@ def data() -> dict[str, Any]:
             "counts": answer.COUNTS,
             "likely": answer.LIKELY,
             "nothing": answer.NOTHING,
+            "few": answer.FEW,
             "shown": answer.SHOWN,
         },
         "sentences": answer.SENTENCES,
@@ -56,4 +57,5 @@ def _family(family: shapes.Family) -> dict[str, Any]:
 
 def cures() -> tuple[str, ...]:
     """The sections that an answer may lead to, by their labels."""
-    return tuple(dict.fromkeys([*(kind.cure for kind in shapes.KINDS), "what-to-do-fragmentation"]))
+    others = "what-to-do-fragmentation", "what-to-do-first"
+    return tuple(dict.fromkeys([*(kind.cure for kind in shapes.KINDS), *others]))

@@ -18,6 +18,8 @@ from attnmem.workload import ceil_div
 TOO_MANY = 4
 #: From which probability on a way counts, from which it is likely; and all, to say anything.
 COUNTS, LIKELY, NOTHING = 0.1, 0.7, 0.5
+#: Unused bytes explain nothing where they are less than one in so many that are reserved.
+FEW = 20
 #: Of one way, so many shapes are shown.
 SHOWN = 3
 WIDTH = 49  # characters of a line: a phone shows no more
@@ -32,18 +34,22 @@ SENTENCES = {
     "likely": "Likely{other}:",
     "one of several": "One of {ways} ways{other}:",
     "a guess": "A guess{other}:",
-    "any": "Any tensor of such a size asks for this: it says nothing of attention.",
+    "any": "Any tensor of such a size asks for this: it says nothing of attention. It is the last "
+    "drop: look at what else the card holds. What to do: what-to-do.html#what-to-do-first",
     "by chance": "Says nothing: other tensors have this size as easily as attention's. " + ASK,
     "too many": "Says nothing: common tensors have this size in {ways} ways. " + ASK,
-    "nothing": "Nothing of attention has this size, at the lengths and batches that we tried. "
-    + ASK,
+    "nothing": "No tensor that we know has this size: of attention, the MLP, the loss or a table "
+    "of words, with what you said, and else at common lengths and batches. Heads, tokens, batch "
+    "and vocabulary all help.",
     "more": "  and {rest} more",
     "cure": "What to do: what-to-do.html#{cure}",
     "capacity": "It is more than the whole card has: no setting of the allocator helps.",
     "free": "More was free than was asked for: another limit than the card's memory stopped it, "
     "or another process took it at that moment.",
-    "pieces": "PyTorch held {unused} unused, more than was asked for, but in pieces. "
+    "pieces": "PyTorch held at least {unused} unused, more than was asked for, but in pieces. "
     "What to do: what-to-do.html#what-to-do-fragmentation",
+    "little": "PyTorch held at least {unused} unused, a small part of what it had reserved: that "
+    "is not why memory ran out.",
     "length": "{kind} of {bits} bit would have {span} tokens: has yours?",
 }
 
@@ -197,7 +203,9 @@ def _notes(said: Message, known: Known) -> tuple[str, ...]:
     elif said.free and said.tried.high <= said.free.low:
         notes.append(SENTENCES["free"])
     if said.unused and said.unused.low >= said.tried.high:
-        notes.append(SENTENCES["pieces"].format(unused=printed_size(said.unused.low)))
+        little = said.reserved and FEW * said.unused.low < said.reserved.low
+        sentence = SENTENCES["little" if little else "pieces"]
+        notes.append(sentence.format(unused=printed_size(said.unused.low)))
     if known.heads and known.batch and not known.seq_len and not said.shared:
         for e in known.widths:
             per_pair = known.batch * known.heads * e

@@ -183,7 +183,7 @@ EXAMPLES = (
     "'Tried to allocate 2.00 GiB' (PyTorch), 'you tried to allocate 123 bytes' (PyTorch on a CPU), "
     "'Invalid buffer size: 2.00 GiB' (Metal), 'Requested : 2.00 GiB' (cudaMallocAsync), 'OOM when "
     "allocating tensor with shape[…] and type float' (TensorFlow) or 'while trying to allocate 123 "
-    "bytes' (XLA)"
+    "bytes' (XLA); 'Killed' alone means the computer's memory, not the GPU's"
 )
 
 

@@ -65,12 +65,14 @@ function asked({ shared, backend, tensor: { low, high } }) {
 }
 
 /* What the rest of the message says, and what a reader's heads and batch would mean. */
-function notes({ tried, tensor, shared, unused, free, capacity }, known) {
+function notes({ tried, tensor, shared, unused, reserved, free, capacity }, known) {
   const found = [];
   if (capacity && tried.low > capacity.high) found.push(say("capacity"));
   else if (free && tried.high <= free.low) found.push(say("free"));
-  if (unused && unused.low >= tried.high)
-    found.push(say("pieces", { unused: printedSize(unused.low) }));
+  if (unused && unused.low >= tried.high) {
+    const little = reserved && BigInt(LIMITS.few) * unused.low < reserved.low;
+    found.push(say(little ? "little" : "pieces", { unused: printedSize(unused.low) }));
+  }
   if (known.heads && known.batch && !known.seq_len && !shared)
     for (const e of widthsOf(known)) {
       const perPair = BigInt(known.batch) * BigInt(known.heads) * BigInt(e);
