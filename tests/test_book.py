@@ -119,6 +119,10 @@ def test_a_page_links_to_the_repository_if_it_has_an_address(small_book, monkeyp
         monkeypatch.delenv(name, raising=False)
     page = small_book.pages / "index.md"
     page.write_text("# A page\n\nClone {repository}`its repository`.\n")
+    configuration = small_book.folder / "conf.py"  # the book's own takes seconds to import
+    configuration.write_text(
+        'import sys\nsys.path.append("book/_ext")\nextensions = ["myst_parser", "repository"]\n'
+    )
 
     def clone(remote: str) -> str:
         subprocess.run(["git", "init", "-q", small_book.folder], check=True)
