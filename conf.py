@@ -57,6 +57,7 @@ extensions = [
     "notebooks",
     "progress",
     "repository",
+    "sidebar",
     "streams",
     "taught",
 ]
