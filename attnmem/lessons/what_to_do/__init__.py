@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -64,6 +65,7 @@ def _profiles(cure: str, names: Mapping[str, str], training: bool = True) -> Pic
     return figures.profiles(traces, TENSORS, same_time=cure != "loss")
 
 
+@cache  # it draws, and claims ask for one number after the other
 def numbers() -> dict[str, Any]:
     """What the text looks up."""
     with warnings.catch_warnings():
