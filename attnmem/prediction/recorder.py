@@ -16,7 +16,6 @@ from attnmem.prediction.kernels import NUMBER, kernel_of
 from attnmem.prediction.modules import OUTSIDE, Modules
 from attnmem.prediction.numbers import Numbers
 from attnmem.prediction.refusal import CannotFollow, refuse, refuse_reading, suspect
-from attnmem.prediction.remembered import returned
 from attnmem.prediction.shapes import SHAPES
 from attnmem.prediction.work import step
 from attnmem.timeline import Stage, Step, stage_after, step_name, touches_data
@@ -167,7 +166,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if len({x.is_meta for x in inputs}) == 2:
             return self._run_mixed(function, args, kwargs)
         try:
-            return returned(function, args, kwargs) if inputs else function(*args, **kwargs)
+            return function(*args, **kwargs)
         except (NotImplementedError, torch._subclasses.fake_tensor.DynamicOutputShapeException):
             if isinstance(function, torch._ops.OpOverload) and not function._schema.returns:
                 return None  # it writes into what it is given, such as a fused optimizer
