@@ -3,13 +3,16 @@
 import datetime
 import math
 import os
+import sys
 import tempfile
 import time
 import traceback
+import types
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -28,9 +31,10 @@ def on_ranks(
 ) -> Iterator[tuple[int, Any]]:
     """Run ``work`` in so many processes of one group, and yield what they hand on: (rank, found).
 
-    ``work`` can be pickled. ``backend`` is ``"gloo"``, or ``"nccl"``: then rank r has the GPU r.
-    Raises :class:`RankError` when a rank raises, with its traceback, when one dies, and when none
-    says anything for ``timeout_s`` seconds, beside :data:`START_S` for a first word. What was
+    ``work`` is a function of a module that can be imported: the processes do not run the caller's
+    script. ``backend`` is ``"gloo"``, or ``"nccl"``: then rank r has the GPU r. Raises
+    :class:`RankError` when a rank raises, with its traceback, when one dies, and when none says
+    anything for ``timeout_s`` seconds, beside :data:`START_S` for a first word. What was
     handed on before is yielded first, and no process is left behind, also where the caller stops
     listening.
     """
@@ -45,7 +49,8 @@ def on_ranks(
                 ours, theirs = context.Pipe(duplex=False)
                 place = (rank, ranks, backend, meet, timeout_s)
                 process = context.Process(target=_rank, args=(work, *place, theirs), daemon=True)
-                process.start()
+                with patch.dict(sys.modules, {"__main__": types.ModuleType("__main__")}):
+                    process.start()  # it does not run the caller's script again
                 theirs.close()  # so that its end is seen
                 processes.append(process)
                 pipes.append(ours)
