@@ -31,6 +31,7 @@ CHAPTERS = (
     "what-to-do",
     "tiles",
     "one-token",
+    "more-gpus",
     "published",
     "summary",
 )

@@ -36,7 +36,16 @@ def test_no_page_says_that_something_was_skipped_or_undefined(built_book):
 def test_gpu_tables_carry_their_provenance(built_book):
     made = r"(recorded|measured live)( by an older version of this code)? on "
     where = r"NVIDIA .*, driver [\d.]+, CUDA [\d.]+, torch .*, 20\d\d-"
-    for name in ("index", "status", "measurement", "training", "roofline", "tiles", "one-token"):
+    for name in (
+        "index",
+        "status",
+        "measurement",
+        "training",
+        "roofline",
+        "tiles",
+        "one-token",
+        "more-gpus",
+    ):
         assert re.search(made + where, text_of(built_book / f"{name}.html")), name
 
 
