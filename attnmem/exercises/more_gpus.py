@@ -123,7 +123,7 @@ EXERCISES: tuple[Exercise, ...] = (
     ),
     Function(
         right=lambda ranks: ranks / (2 * ranks - 1),
-        argument="number of ranks",
+        argument="rank count",
         inputs=_many,
         factors={},
         mistakes={

@@ -75,10 +75,9 @@ def traced(cell: Cell, rank: int, ranks: int) -> Trace:
 
 
 def as_recorded(t: Trace, found: Measurement) -> bool:
-    """Whether a rank's allocations and releases are the trace's, and its peak of blocks.
+    """Whether a rank's allocations and releases are the trace's; a test replays its peaks.
 
-    After the last allocation the interpreter chooses the order of releases. Before, there was what
-    the cell before had left, as far as it changes how the peak is rounded.
+    After the last allocation the interpreter chooses the order of releases.
     """
     sizes = [event.bytes for event in t.timeline]
     measured = [event.bytes for event in found.timeline]

@@ -90,14 +90,14 @@ def table_of_printed() -> Table:
                 readme,
                 f"{min(PRINTED)} to {max(PRINTED)} %",
                 f"at most {100 * efficiency(CARDS):.1f} %",
-                "matches",
+                "bound",
             ),
             (
                 "the same, balanced",
                 readme,
                 f"{min(PRINTED_BALANCED)} to {max(PRINTED_BALANCED)} %",
                 "at most 100 %",
-                "matches",
+                "bound",
             ),
             ("peak at 32k, 64k, 96k", post, f"{peaks} GB", f"{ours} GiB", "fitted"),
             (

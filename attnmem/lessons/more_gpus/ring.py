@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import P2POp, batch_isend_irecv
 
 from attnmem.programs import standard_attention
 from attnmem.ranks import all_to_all_attention, gather_attention, ring_attention
@@ -18,23 +19,24 @@ def ring(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """O of this rank, over the keys of all."""
     rank = dist.get_rank()
     ranks = dist.get_world_size()
-    after, before = (rank + 1) % ranks, (rank - 1) % ranks
+    after = (rank + 1) % ranks
+    before = (rank - 1) % ranks
     block = torch.stack((k, v))
     rows: Any = None
     for step in range(ranks):
-        transfers: list[dist.Work] = []
-        arriving = torch.empty_like(block)
+        transfers = []
+        new = torch.empty_like(block)
         if step < ranks - 1:
-            send = dist.P2POp(dist.isend, block, after)
-            get = dist.P2POp(dist.irecv, arriving, before)
-            transfers = dist.batch_isend_irecv([send, get])
+            send = P2POp(dist.isend, block, after)
+            get = P2POp(dist.irecv, new, before)
+            transfers = batch_isend_irecv([send, get])
         keys, values = block  # compute meanwhile
         s = q @ keys.mT * q.shape[-1] ** -0.5
         part = attend(s, values)
         rows = merge(rows, part) if rows else part
         for transfer in transfers:
             transfer.wait()
-        block = arriving
+        block = new
     return finish(rows)[0]
 
 
