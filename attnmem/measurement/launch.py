@@ -22,6 +22,12 @@ import torch.multiprocessing as mp
 Work = Callable[[Callable[[Any], None]], None]
 
 
+# Where there is a fork server, processes start as its forks, and so with all that it has imported.
+PROCESSES: Any = mp.get_context(
+    "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
+)
+
+
 class RankError(RuntimeError):
     """A rank has raised, died, or not answered in time; all others were ended."""
 
@@ -40,15 +46,14 @@ def on_ranks(
     """
     if ranks < 1:
         raise ValueError(f"ranks must be at least 1, got {ranks}")
-    context = mp.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         meet = Path(folder, "store").as_uri()
         processes, pipes = [], []
         try:
             for rank in range(ranks):
-                ours, theirs = context.Pipe(duplex=False)
+                ours, theirs = PROCESSES.Pipe(duplex=False)
                 place = (rank, ranks, backend, meet, timeout_s)
-                process = context.Process(target=_rank, args=(work, *place, theirs), daemon=True)
+                process = PROCESSES.Process(target=_rank, args=(work, *place, theirs), daemon=True)
                 with patch.dict(sys.modules, {"__main__": types.ModuleType("__main__")}):
                     process.start()  # it does not run the caller's script again
                 theirs.close()  # so that its end is seen
