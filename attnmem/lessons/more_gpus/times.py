@@ -154,7 +154,7 @@ def table_of_cards() -> Table:
     for ranks in (4, 8, 16, 32, 64):
         shares = (fixed_bytes() / ranks, kept_bytes() / ranks)
         layers = [layer_bytes(s, ranks) for s in ("ring", "gather")]
-        few = layer_bytes("all-to-all", ranks) if ranks <= LLAMA.kv_heads else None
+        few = layer_bytes("all-to-all", ranks) if ranks <= LLAMA.heads else None
         sizes = (None if s is None else s / 1e9 for s in (*shares, *layers, few))
         rows.append((ranks, *sizes, attention_flops() / training_rate() / ranks))
     names = ("weights, Adam", "kept", "ring", "gather", "all-to-all")
