@@ -33,6 +33,7 @@ CHAPTERS = (
     "what-to-do",
     "tiles",
     "one-token",
+    "more-gpus",
     "published",
     "summary",
 )

@@ -36,7 +36,16 @@ def test_no_page_says_that_something_was_skipped_or_undefined(built_book):
 def test_gpu_tables_carry_their_provenance(built_book):
     made = r"(recorded|measured live)( by an older version of this code)? on "
     where = r"NVIDIA .*, driver [\d.]+, CUDA [\d.]+, torch .*, 20\d\d-"
-    for name in ("index", "status", "measurement", "training", "roofline", "tiles", "one-token"):
+    for name in (
+        "index",
+        "status",
+        "measurement",
+        "training",
+        "roofline",
+        "tiles",
+        "one-token",
+        "more-gpus",
+    ):
         assert re.search(made + where, text_of(built_book / f"{name}.html")), name
 
 
@@ -119,6 +128,10 @@ def test_a_page_links_to_the_repository_if_it_has_an_address(small_book, monkeyp
         monkeypatch.delenv(name, raising=False)
     page = small_book.pages / "index.md"
     page.write_text("# A page\n\nClone {repository}`its repository`.\n")
+    configuration = small_book.folder / "conf.py"  # the book's own takes seconds to import
+    configuration.write_text(
+        'import sys\nsys.path.append("book/_ext")\nextensions = ["myst_parser", "repository"]\n'
+    )
 
     def clone(remote: str) -> str:
         subprocess.run(["git", "init", "-q", small_book.folder], check=True)

@@ -47,6 +47,7 @@ def test_figures_are_visible_and_described(seen):
         "what-to-do": 3,
         "tiles": 4,
         "one-token": 4,
+        "more-gpus": 4,
     }
     figures |= dict.fromkeys(("setup", "notation", "status"), 0)
     figures |= dict.fromkeys(("measurements-in-full", "published-in-full"), 0)

@@ -220,6 +220,48 @@ def test_the_keyboard_answers_a_question(page):
     assert "fits the RTX 4090" in answer(page)
 
 
+def test_who_follows_a_link_stays_there(page):
+    page.locator("[data-show=programs] a", has_text="flash_sdpa").press("Enter")
+    focused = page.locator("[data-show=programs] a:focus")
+    expect(focused).to_have_text("flash_sdpa")
+    expect(focused).to_have_attribute("aria-current", "true")
+
+
+@pytest.mark.parametrize("wrong", ["program=flash", "dtype=int7", "card=Abacus", "n=5", "mode="])
+def test_an_address_with_what_there_is_not_opens_the_case_at_first_and_says_so(page, wrong):
+    at_first = page.evaluate("location.hash")
+    open_case(page, "program=flash_sdpa&N=2048&H=8")
+    assert page.get_by_label("Heads of K and V").input_value() == "8"
+    page.evaluate("wrong => { location.hash = wrong }", wrong)
+    expect(page.locator(".answer")).to_contain_text(f"The address says “{wrong}”")
+    assert page.evaluate("location.hash") == at_first
+    page.get_by_label("Batch B").fill("2")
+    assert "The address" not in answer(page)
+
+
+def test_the_answer_leads_to_what_would_fit_and_what_else_helps(page, built_book):
+    open_case(page, "program=standard_attention&mode=training&N=32768&H=32&G=8&d=128&layers=32")
+    page.locator(".answer").get_by_role("link", name="flash_sdpa").press("Enter")
+    expect(page.get_by_label("Program")).to_have_value("flash_sdpa")
+    expect(page.locator(".answer")).to_be_focused()
+    text = (built_book / "what-to-do.html").read_text()
+    links = page.locator("#explore a[href*=what-to-do]")
+    assert links.count() == 2
+    for link in links.all():
+        assert f'id="{(link.get_attribute("href") or "").partition("#")[2]}"' in text
+
+
+def test_keys_and_values_of_fewer_heads_can_be_repeated(page):
+    open_case(page, "program=causal_attention&H=32&G=8&N=1024&d=128")
+    assert "The address" not in answer(page)
+    open_case(page, "program=one_liner&H=32&G=8&N=1024&d=128")
+    assert "one_liner does not take this case: K has fewer heads" in answer(page)
+    page.get_by_role("link", name="Repeat K and V").press("Enter")
+    expect(page.get_by_label("Heads of K and V")).to_have_value("32")
+    expect(page.locator(".answer")).to_be_focused()
+    assert "1,024 tokens need" in answer(page)
+
+
 def test_a_preset_has_the_sizes_of_its_model(page):
     page.get_by_label("Model").select_option("Llama 3.1 405B")
     found = model("Llama 3.1 405B")

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from matplotlib.colors import to_rgba
+from matplotlib.colors import to_hex, to_rgba
 from matplotlib.text import Text
 
 from attnmem import Workload, figures, standard_attention, trace
 from attnmem.cache import token_bytes, weight_bytes
 from attnmem.catalog import accelerator, model
 from attnmem.catalog.levels import levels
+from attnmem.figures.blocks import COLOURS
 from attnmem.figures.style import BLUE, GREEN, GREY, ORANGE
 from attnmem.formulas import alive_at_peak, peak_bytes, standard_steps
 from attnmem.lessons.table import Table
@@ -83,6 +84,10 @@ DRAW: dict[str, Callable[[], Any]] = {
     "token_times": lambda: figures.token_times(
         {"one": ONE, "two": TWO}, {"two": TWO}, {"one": ONE}
     ),
+    "held": lambda: figures.held(3, 1),
+    "balance": lambda: figures.balance(3),
+    "rank_peaks": lambda: figures.rank_peaks({"one": {2: 7, 8: 9}}, {"one": {2: 7}}),
+    "links": lambda: figures.links(8e13, {"fast": 8e10, "slow": 1e10}, [(512, 1e13), (4096, 7e13)]),
     "step_bytes": lambda: figures.step_bytes(16e9, 1e9, [1, 4, 16]),
     "across": lambda: figures.across({"one": ONE, "two": TWO}, {"one": ONE}, lifts={"one": 5}),
     "stacks": lambda: figures.stacks(
@@ -583,6 +588,54 @@ def test_step_bytes_stacks_the_share_of_the_weights_on_the_cache():
     assert (cache.ymin, cache.ymax) == (0, 1e9)
     assert (share.ymin, share.ymax) == (1e9, 17e9)
     assert labels(axes) == ("users in a batch", "read for one token")
+
+
+def coloured(axes):
+    """The place of each filled rectangle, its size, and its colour."""
+    solid = [p for p in axes.patches if hasattr(p, "get_xy") and hasattr(p, "get_width")]
+    return {(*p.get_xy(), p.get_width(), p.get_height(), to_hex(p.get_facecolor())) for p in solid}
+
+
+def test_held_shows_each_ranks_part_of_the_scores():
+    heads, gather, ring, exchange = DRAW["held"]().axes
+    strip = {(-0.7, rank, 0.4, 1, of) for rank, of in enumerate(map(str.lower, COLOURS[:3]))}
+    rows = {(0, rank, 3, 1, of) for rank, of in enumerate(map(str.lower, COLOURS[:3]))}
+    assert coloured(gather) == {*strip, *rows, (0.0, 0.0, 3, 3, "#ffffff")}
+    # In the second step, rank i has the keys of rank i - 1.
+    blocks = {
+        ((rank - 1) % 3, rank, 1, 1, of) for *_, rank, _, _, of in [(0, *s[1:]) for s in strip]
+    }
+    assert coloured(ring) == {*strip, *blocks, (0.0, 0.0, 3, 3, "#ffffff")}
+    assert coloured(exchange) == {*coloured(heads), *strip}
+    whole = [found[4] for found in coloured(heads) if found[2:4] == (3, 3)]
+    assert {*whole} == {"#ffffff", *(of for *_, of in strip)}
+
+
+def test_balance_shows_that_the_work_is_even():
+    plain, balanced = DRAW["balance"]().axes
+    assert [text for text, _ in written(plain)] == ["0", "1", "2", "blocks: 0.5, 1.5, 2.5"]
+    assert [text for text, _ in written(balanced)][-1] == "blocks: 1.5, 1.5, 1.5"
+    for axes in (plain, balanced):  # rectangles and triangles are the lower half of 6 by 6
+        areas = [p.get_width() * p.get_height() for p in axes.patches if hasattr(p, "get_width")]
+        corners = [p.get_xy() for p in axes.patches if not hasattr(p, "get_width")]
+        halves = [(c[1][1] - c[0][1]) ** 2 / 2 for c in corners]
+        assert sum(areas) + sum(halves) == 18
+
+
+def test_rank_peaks_shows_lines_and_dots():
+    (axes,) = DRAW["rank_peaks"]().axes
+    assert lines(axes)[0] == ([2, 8], [7, 9])
+    assert marked(axes, "o") == [(2, 7)]
+    assert labels(axes) == ("ranks R, each with the same n", "peak of a rank, in x")
+
+
+def test_links_bend_where_a_block_pays_for_its_way():
+    (axes,) = DRAW["links"]().axes
+    bends = [(xs[1], ys[1]) for xs, ys in lines(axes) if len(xs) == 3]
+    assert bends == [(1000, 8e13), (8000, 8e13)]
+    assert marked(axes, "o") == [(512, 1e13), (4096, 7e13)]
+    assert {"fast\n1,000 tokens", "slow\n8,000 tokens"} <= {text for text, _ in written(axes)}
+    assert labels(axes) == ("tokens n of a block", "a rank computes")
 
 
 def test_a_table_is_html_in_a_notebook_and_text_in_a_terminal():

@@ -275,6 +275,15 @@ def test_a_wrong_size_is_named(sizes, name):
         explain(TRIED + "2.00 GiB", **sizes)
 
 
+def test_a_full_card_is_not_called_fragmented():
+    full = "10.76 GiB total capacity; 9.71 GiB already allocated; 9.83 GiB reserved in total"
+    torn = full.replace("9.71", "5.71")
+    said, held = (str(explain(f"{TRIED}20.00 MiB (GPU 0; {text})")) for text in (full, torn))
+    assert "last drop" in " ".join(said.split())
+    assert "fragmentation" not in said
+    assert "fragmentation" in held
+
+
 def test_every_cure_is_a_section_of_what_to_do():
     page = (ROOT / "book" / "en" / "what-to-do.md").read_text()
     all_kinds = (kinds.SCORES, kinds.MASK, kinds.LOGITS, kinds.MLP, kinds.TABLE)

@@ -88,6 +88,23 @@ def part_undivided(q, k, v):
     return (s - m).exp() @ v, s.logsumexp(-1, keepdim=True)
 
 
+def added(o, lse, o_new, lse_new):
+    return o + o_new, torch.logaddexp(lse, lse_new)
+
+
+def averaged(o, lse, o_new, lse_new):
+    return (o + o_new) / 2, torch.logaddexp(lse, lse_new)
+
+
+def overwritten(o, lse, o_new, lse_new):
+    lse = torch.logaddexp(lse, lse_new)
+    return o + torch.sigmoid(lse_new - lse) * (o_new - o), lse
+
+
+def without_lse(o, lse, o_new, lse_new):
+    return o + torch.sigmoid(lse_new - lse) * (o_new - o), lse + lse_new
+
+
 def masked(q, k, v):
     return standard_attention(q, k, v, causal=True)[0]
 
@@ -281,6 +298,14 @@ WRONG = [
     ("one-token-4", part_with(lambda s: s.exp().sum(-1, keepdim=True)), "that is the sum"),
     ("one-token-4", part_with(lambda s: s.logsumexp(-1)), "has another shape"),
     ("one-token-4", part_undivided, "the output is not"),
+    ("more-gpus-1", 3, "expected a function of a workload, got int 3"),
+    ("more-gpus-2", 3, "expected a function of o, lse, o_new, lse_new, got int 3"),
+    ("more-gpus-2", lambda *_: 1.0, "must return o and lse, and returned float 1.0"),
+    ("more-gpus-2", overwritten, "was overwritten before"),
+    ("more-gpus-2", averaged, "weigh each output"),
+    ("more-gpus-2", added, "weigh each output"),
+    ("more-gpus-2", without_lse, "the logarithm of the sum of both"),
+    ("more-gpus-4", lambda ranks: 1.0, "for 2 ranks"),
     ("published-1", 67.1, "too large, by a factor of 2"),
     ("published-6", 1.95, "expected a function"),
     ("published-6", lambda *_: 1.95, "must return a Claim, and returned a float"),

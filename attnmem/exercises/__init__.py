@@ -8,6 +8,7 @@ from attnmem.exercises import (
     intensity,
     measurement,
     memory,
+    more_gpus,
     one_token,
     published,
     roofline,
@@ -30,6 +31,7 @@ CHAPTERS = (
     what_to_do,
     tiles,
     one_token,
+    more_gpus,
     published,
     summary,
 )

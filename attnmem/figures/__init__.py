@@ -15,6 +15,7 @@ from attnmem.figures.memory import (
     stacks,
 )
 from attnmem.figures.programs import Peak, program_peaks
+from attnmem.figures.ranks import balance, held, links, rank_peaks
 from attnmem.figures.speed import Point, Roof, intensities, roof, rooflines
 from attnmem.figures.tokens import cache_growth, pages, step_bytes, token_times
 
@@ -23,11 +24,14 @@ __all__ = [
     "Point",
     "Roof",
     "across",
+    "balance",
     "block_traffic",
     "cache_growth",
+    "held",
     "hierarchy",
     "intensities",
     "lifetimes",
+    "links",
     "live",
     "matrices",
     "memory_bars",
@@ -36,6 +40,7 @@ __all__ = [
     "peaks",
     "profiles",
     "program_peaks",
+    "rank_peaks",
     "roof",
     "rooflines",
     "segments",

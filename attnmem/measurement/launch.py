@@ -3,13 +3,16 @@
 import datetime
 import math
 import os
+import sys
 import tempfile
 import time
 import traceback
+import types
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -17,6 +20,12 @@ import torch.multiprocessing as mp
 
 # What a rank does: told to whom to hand on what it finds, one thing at a time.
 Work = Callable[[Callable[[Any], None]], None]
+
+
+# Where there is a fork server, processes start as its forks, and so with all that it has imported.
+PROCESSES: Any = mp.get_context(
+    "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
+)
 
 
 class RankError(RuntimeError):
@@ -28,24 +37,25 @@ def on_ranks(
 ) -> Iterator[tuple[int, Any]]:
     """Run ``work`` in so many processes of one group, and yield what they hand on: (rank, found).
 
-    ``work`` can be pickled. ``backend`` is ``"gloo"``, or ``"nccl"``: then rank r has the GPU r.
-    Raises :class:`RankError` when a rank raises, with its traceback, when one dies, and when none
-    says anything for ``timeout_s`` seconds, beside :data:`START_S` for a first word. What was
+    ``work`` is a function of a module that can be imported: the processes do not run the caller's
+    script. ``backend`` is ``"gloo"``, or ``"nccl"``: then rank r has the GPU r. Raises
+    :class:`RankError` when a rank raises, with its traceback, when one dies, and when none says
+    anything for ``timeout_s`` seconds, beside :data:`START_S` for a first word. What was
     handed on before is yielded first, and no process is left behind, also where the caller stops
     listening.
     """
     if ranks < 1:
         raise ValueError(f"ranks must be at least 1, got {ranks}")
-    context = mp.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         meet = Path(folder, "store").as_uri()
         processes, pipes = [], []
         try:
             for rank in range(ranks):
-                ours, theirs = context.Pipe(duplex=False)
+                ours, theirs = PROCESSES.Pipe(duplex=False)
                 place = (rank, ranks, backend, meet, timeout_s)
-                process = context.Process(target=_rank, args=(work, *place, theirs), daemon=True)
-                process.start()
+                process = PROCESSES.Process(target=_rank, args=(work, *place, theirs), daemon=True)
+                with patch.dict(sys.modules, {"__main__": types.ModuleType("__main__")}):
+                    process.start()  # it does not run the caller's script again
                 theirs.close()  # so that its end is seen
                 processes.append(process)
                 pipes.append(ours)

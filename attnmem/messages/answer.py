@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from attnmem.messages.forms import Message, parse
+from attnmem.messages.forms import Message, Range, parse
 from attnmem.messages.odds import odds
 from attnmem.messages.shapes import SCORES, Known, Shape, shapes
 from attnmem.prediction.allocator import printed_size
@@ -18,10 +18,40 @@ from attnmem.workload import ceil_div
 TOO_MANY = 4
 #: From which probability on a way counts, from which it is likely; and all, to say anything.
 COUNTS, LIKELY, NOTHING = 0.1, 0.7, 0.5
+#: Unused bytes explain nothing where they are less than one in so many that are reserved.
+FEW = 20
 #: Of one way, so many shapes are shown.
 SHOWN = 3
 WIDTH = 49  # characters of a line: a phone shows no more
 ASK = "If you know heads, tokens, batch or vocabulary, say them."
+
+#: What an answer says, here and on the book's page, with places to fill in.
+SENTENCES = {
+    "tensor": "{backend} ran out of memory for a tensor of {size}.",
+    "segment": "{backend} ran out of memory for a segment that such tensors share: {size}.",
+    "span": "{low} to {high}",
+    "other": ", and not attention",
+    "likely": "Likely{other}:",
+    "one of several": "One of {ways} ways{other}:",
+    "a guess": "A guess{other}:",
+    "any": "Any tensor of such a size asks for this: it says nothing of attention. It is the last "
+    "drop: look at what else the card holds. What to do: what-to-do.html#what-to-do-first",
+    "by chance": "Says nothing: other tensors have this size as easily as attention's. " + ASK,
+    "too many": "Says nothing: common tensors have this size in {ways} ways. " + ASK,
+    "nothing": "No tensor that we know has this size: of attention, the MLP, the loss or a table "
+    "of words, with what you said, and else at common lengths and batches. Heads, tokens, batch "
+    "and vocabulary all help.",
+    "more": "  and {rest} more",
+    "cure": "What to do: what-to-do.html#{cure}",
+    "capacity": "It is more than the whole card has: no setting of the allocator helps.",
+    "free": "More was free than was asked for: another limit than the card's memory stopped it, "
+    "or another process took it at that moment.",
+    "pieces": "PyTorch held at least {unused} unused, more than was asked for, but in pieces. "
+    "What to do: what-to-do.html#what-to-do-fragmentation",
+    "little": "PyTorch held at least {unused} unused, a small part of what it had reserved: that "
+    "is not why memory ran out.",
+    "length": "{kind} of {bits} bit would have {span} tokens: has yours?",
+}
 
 Sureness = Literal["likely", "one of several", "a guess", "by chance", "too many", "nothing"]
 
@@ -80,35 +110,29 @@ class Explanation:
         """Whether attention is in the answer."""
         return self.answered and any(found[0].kind.attention for found in self.ways.values())
 
-    def __str__(self) -> str:
-        lines = [_asked(self.message), self._verdict()]
+    @property
+    def lines(self) -> list[str]:
+        """The answer in words: what was asked for, how sure we are, then the ways and the rest."""
+        found = [_asked(self.message), self._verdict()]
         if self.answered:
-            lines += itertools.chain.from_iterable(map(_way, self.ways.values()))
-            lines += [f"What to do: what-to-do.html#{cure}" for cure in self.cures]
+            found += itertools.chain.from_iterable(map(_way, self.ways.values()))
+            found += [SENTENCES["cure"].format(cure=cure) for cure in self.cures]
+        return [*found, *self.notes]
+
+    def __str__(self) -> str:
         wrapped = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
-        return "\n".join(wrapped.fill(line) for line in [*lines, *self.notes])
+        return "\n".join(map(wrapped.fill, self.lines))
 
     def _verdict(self) -> str:
-        ways = len(self.ways)
-        other = "" if self.attention else ", and not attention"
-        segment = "Any tensor of such a size asks for this: it says nothing of attention."
-        return {
-            "likely": f"Likely{other}:",
-            "one of several": f"One of {ways} ways{other}:",
-            "a guess": f"A guess{other}:",
-            "by chance": segment
-            if self.message.shared
-            else f"Says nothing: other tensors have this size as easily as attention's. {ASK}",
-            "too many": f"Says nothing: common tensors have this size in {ways} ways. {ASK}",
-            "nothing": "Nothing of attention has this size, at the lengths and batches that we "
-            f"tried. {ASK}",
-        }[self.sure]
+        said = "any" if self.message.shared and self.sure == "by chance" else self.sure
+        other = "" if self.attention else SENTENCES["other"]
+        return SENTENCES[said].format(ways=len(self.ways), other=other)
 
 
 def _way(found: list[Shape]) -> list[str]:
     first, rest = found[0], len(found) - SHOWN
     of = f" ({', '.join(first.models)})" if first.models else ""
-    more = [f"  and {rest} more"] if rest > 0 else []
+    more = [SENTENCES["more"].format(rest=rest)] if rest > 0 else []
     title = f"- {first.kind.name}, {first.kind.formula}{of}"
     return [title, *(f"  {shape}" for shape in found[:SHOWN]), *more]
 
@@ -161,34 +185,33 @@ def _itemsize(dtype: torch.dtype | str | None) -> int | None:
     return found.itemsize
 
 
+def _span(size: Range) -> str:
+    low, high = f"{size.low:,}", f"{size.high:,}"
+    return high if low == high else SENTENCES["span"].format(low=low, high=high)
+
+
 def _asked(said: Message) -> str:
-    low, high = said.tensor.low, said.tensor.high
-    size = f"{high:,} B" if low == high else f"{low:,} to {high:,} B"
-    segment = "a segment that such tensors share: " if said.shared else "a tensor of "
-    return f"{said.backend} ran out of memory for {segment}{size}."
+    what = SENTENCES["segment" if said.shared else "tensor"]
+    return what.format(backend=said.backend, size=f"{_span(said.tensor)} B")
 
 
 def _notes(said: Message, known: Known) -> tuple[str, ...]:
     """What the rest of the message says, and what a reader's heads and batch would mean."""
     notes = []
     if said.capacity and said.tried.low > said.capacity.high:
-        notes.append("It is more than the whole card has: no setting of the allocator helps.")
+        notes.append(SENTENCES["capacity"])
     elif said.free and said.tried.high <= said.free.low:
-        notes.append(
-            "More was free than was asked for: another limit than the card's memory stopped it, "
-            "or another process took it at that moment."
-        )
+        notes.append(SENTENCES["free"])
     if said.unused and said.unused.low >= said.tried.high:
-        notes.append(
-            f"PyTorch held {printed_size(said.unused.low)} unused, more than was asked for, but in "
-            "pieces. What to do: what-to-do.html#what-to-do-fragmentation"
-        )
+        little = said.reserved and FEW * said.unused.low < said.reserved.low
+        sentence = SENTENCES["little" if little else "pieces"]
+        notes.append(sentence.format(unused=printed_size(said.unused.low)))
     if known.heads and known.batch and not known.seq_len and not said.shared:
         for e in known.widths:
             per_pair = known.batch * known.heads * e
             low = math.isqrt(max(0, ceil_div(said.tensor.low, per_pair) - 1)) + 1
             high = math.isqrt(said.tensor.high // per_pair)
             if low <= high:
-                span = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-                notes.append(f"{SCORES.name} of {8 * e} bit would have {span} tokens: has yours?")
+                span = _span(Range(low, high))
+                notes.append(SENTENCES["length"].format(kind=SCORES.name, bits=8 * e, span=span))
     return tuple(notes)

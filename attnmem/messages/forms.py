@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from attnmem.prediction.allocator import BUFFER_LARGE, BUFFER_SMALL, LARGE, SMALL
-from attnmem.workload import round_up
+from attnmem.workload import ceil_div, round_up
 
-SIZE = r"([\d.,]*\d)\s*(bytes|[KMGT]i?B)\b"
+# All patterns are for a text with single spaces. The book's page reads messages with them, too:
+# they must mean in JavaScript what they mean here, where \d, \w and \b are those of ASCII.
+SIZE = r"(?<![\d.,])(\d[\d,]{0,24}(?:\.\d{1,9})?) ?(bytes|[KMGT]i?B)\b"
 
 # A block of PyTorch 1.0 was rounded up to this, and its small segments were of 1 MiB. Source:
 # c10/cuda/CUDACachingAllocator.cpp of that release (kRoundLarge, kSmallAlloc).
@@ -78,15 +80,13 @@ def size_range(number: str, unit: str) -> Range:
     >>> size_range("1,024", "bytes")
     Range(low=1024, high=1024)
     """
-    digits = number.replace(",", "")
-    scale = 1 if unit.lower() == "bytes" else 2 ** (10 * (1 + "KMGT".index(unit[0].upper())))
-    if scale == 1:
-        return Range(int(float(digits)), int(float(digits)))
-    half = 10 ** -len(digits.partition(".")[2]) / 2
-    return Range(
-        max(0, math.ceil((float(digits) - half) * scale)),
-        math.floor((float(digits) + half) * scale),
-    )
+    whole, _, places = number.replace(",", "").partition(".")
+    if unit.lower() == "bytes":
+        return Range(int(whole), int(whole))
+    scale = 2 ** (10 * (1 + "KMGT".index(unit[0].upper())))
+    halves = 2 * 10 ** len(places)  # half units of the last place
+    said = 2 * int(whole + places)
+    return Range(max(0, ceil_div((said - 1) * scale, halves)), (said + 1) * scale // halves)
 
 
 def _as_printed(tried: Range) -> tuple[Range, bool]:
@@ -147,7 +147,7 @@ TRIED: dict[str, Rule] = {
     rf"Tried to allocate {SIZE}": _behind_segment,
     rf"while trying to allocate {SIZE}": _as_printed,
 }
-SHAPE = r"OOM when allocating tensor with shape ?\[([\d, ]+)\] and type (\w+)"
+SHAPE = r"OOM when allocating tensor with shape ?\[([\d, ]{1,200})\] and type (\w+)"
 
 #: How the rest is said, in any of PyTorch's forms.
 STATE = {
@@ -167,6 +167,7 @@ STATE = {
         rf"Device limit ?: {SIZE}",
     ),
 }
+#: Who ran out; ``None``: as the text says.
 BACKEND = {
     r"\b([A-Z]{3,4}) (?:backend )?out of memory": None,
     r"MPS|Invalid buffer size": "MPS",
@@ -176,6 +177,14 @@ BACKEND = {
     r"OOM when allocating": "TensorFlow",
     r"while trying to allocate": "XLA",
 }
+
+#: How a message says it, for a reader who has none of these.
+EXAMPLES = (
+    "'Tried to allocate 2.00 GiB' (PyTorch), 'you tried to allocate 123 bytes' (PyTorch on a CPU), "
+    "'Invalid buffer size: 2.00 GiB' (Metal), 'Requested : 2.00 GiB' (cudaMallocAsync), 'OOM when "
+    "allocating tensor with shape[…] and type float' (TensorFlow) or 'while trying to allocate 123 "
+    "bytes' (XLA); 'Killed' alone means the computer's memory, not the GPU's"
+)
 
 
 def parse(text: str) -> Message:
@@ -209,29 +218,29 @@ def parse(text: str) -> Message:
 
 def _tried(text: str) -> tuple[Range, Rule]:
     """The size that was tried, as it is printed, and what that is."""
-    if shape := re.search(SHAPE, text, re.I):
+    if shape := _search(SHAPE, text):
         size = _bytes_of(shape[1], shape[2])
         return Range(size, size), _as_printed
     for pattern, rule in TRIED.items():
-        if found := re.search(pattern, text, re.I):
+        if found := _search(pattern, text):
             return size_range(found[1], found[2]), rule
     raise ValueError(
-        "message must say how much it tried to allocate: 'Tried to allocate 2.00 GiB' (PyTorch), "
-        "'you tried to allocate 123 bytes' (PyTorch on a CPU), 'Invalid buffer size: 2.00 GiB' "
-        "(Metal), 'Requested : 2.00 GiB' (cudaMallocAsync), 'OOM when allocating tensor with "
-        "shape[…] and type float' (TensorFlow) or 'while trying to allocate 123 bytes' (XLA); "
-        f"got {text[:80]!r}"
+        f"message must say how much it tried to allocate: {EXAMPLES}; got {text[:80]!r}"
     )
 
 
+def _search(pattern: str, text: str) -> re.Match[str] | None:
+    return re.search(pattern, text, re.IGNORECASE | re.ASCII)
+
+
 def _state(patterns: tuple[str, ...], text: str) -> Range | None:
-    found = next((hit for pattern in patterns if (hit := re.search(pattern, text, re.I))), None)
+    found = next((hit for pattern in patterns if (hit := _search(pattern, text))), None)
     return found and size_range(found[1], found[2])
 
 
 def _backend(text: str) -> str:
     for pattern, name in BACKEND.items():
-        if found := re.search(pattern, text):
+        if found := re.search(pattern, text, re.ASCII):
             return name or found[1]
     return "GPU"
 

@@ -26,7 +26,7 @@ def odds(size: Range, tried: Iterable[Shape]) -> dict[tuple[str, ...], float]:
     low, high = max(1, size.low), size.high
     ways: dict[tuple[str, ...], list[Shape]] = {}
     for shape in tried:
-        if high / NEAR <= shape.bytes <= high * NEAR:
+        if high <= shape.bytes * NEAR and shape.bytes <= high * NEAR:
             ways.setdefault(shape.way, []).append(shape)
     common = {way: near[0].kind.common for way, near in ways.items()}
     weights = {
@@ -45,7 +45,7 @@ def _round_share(size: Range) -> float:
         (m << k, 1 / m)
         for m in ROUND
         for k in range(64)
-        if size.high / NEAR <= m << k <= size.high * NEAR
+        if size.high <= (m << k) * NEAR and m << k <= size.high * NEAR
     ]
     return sum(w for x, w in near if x in size) / (sum(w for _, w in near) or 1)
 

@@ -19,6 +19,8 @@ BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 64, 128)
 SIDES = (512, 640, 704, 768, 832, 896, 1024, 1152, 1216, 1280, 1344, 1536, 2048)
 #: Larger models run on many cards at once, which share each tensor.
 FEW_CARDS = 100_000_000_000
+#: Sequences of a model that we don't know, in tokens.
+LENGTHS = tuple(2**power for power in range(7, 18))
 #: Bytes of an element: 16 and 32 bit.
 WIDTHS = (2, 4)
 
@@ -47,6 +49,8 @@ MLP = Kind(
 TABLE = Kind(
     "the table of words", "vocabulary·width·e", "what-to-do-first", attention=False, common=0.25
 )
+
+KINDS = (SCORES, MASK, LOGITS, MLP, TABLE)
 
 
 @dataclass(frozen=True)
@@ -202,12 +206,11 @@ def _all(known: Known) -> Iterator[Shape]:
                 yield from _scores(image.name, image.heads, n, few, known.widths, 1.0)
     if known.heads or known.seq_len:
         heads = [known.heads] if known.heads else sorted({f.heads for f in families()})
-        powers = known.lengths(2**power for power in range(7, 18))
-        for h, n in itertools.product(heads, powers):
+        for h, n in itertools.product(heads, known.lengths(LENGTHS)):
             yield from _scores("", h, n, known.batches, known.widths, 4.0)
     theirs = [f for f in families() if known.vocabulary in f.vocabularies]
     if known.vocabulary and not any(f.takes(known.seq_len or 1) for f in theirs):
-        for n in known.lengths(2**power for power in range(7, 18)):
+        for n in known.lengths(LENGTHS):
             yield from _logits("", known.vocabulary, n, known, 4.0)
     masks = known.lengths(sorted({n for f in families() for n in f.common if n >= 1024}))
     for n, e in itertools.product(masks, known.widths if known.bytes else (1, *WIDTHS)):

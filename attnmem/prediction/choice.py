@@ -54,7 +54,8 @@ class Choice:
         fewest = min(len(self.reasons[name]) for name in fused)
         nearest = [name for name in fused if len(self.reasons[name]) == fewest]
         what = "that reason" if fewest == 1 else f"those {fewest} reasons"
-        return f"for a fused kernel, remove {what} of {' or '.join(nearest)}"
+        of = nearest[0] if len(nearest) == 1 else f"one of them: {', '.join(nearest)}"
+        return f"for a fused kernel, remove {what} of {of}"
 
 
 def which_kernel(
@@ -83,7 +84,7 @@ def which_kernel(
     cudnn is not taken: float32: it takes float16 and bfloat16
     flash is not taken: float32: it takes float16 and bfloat16
     efficient is not taken: K has 2 heads for 8 of Q: repeat K and V
-    for a fused kernel, remove that reason of cudnn or flash or efficient
+    for a fused kernel, remove that reason of one of them: cudnn, flash, efficient
     """
     of_w = w.value_shape
     keys = w.batch, of_w[1] if kv_heads is None else kv_heads, kv_len or of_w[2]

@@ -3,6 +3,7 @@
 Otherwise each would take some five seconds for that, before its first cell.
 """
 
+import functools
 import gc
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ from importlib.metadata import EntryPoint
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
+import cpuinfo
 import torch
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
@@ -20,6 +22,9 @@ from sphinx.application import Sphinx
 # Of other packages alone: the book's own is read when a page imports it.
 IMPORTED = ["ipykernel.kernelapp", "matplotlib.figure", "myst_nb", "sphinx.cmd.build"]
 IMPORTED += ["torch", "torch._dynamo"]
+
+
+machine = functools.cache(cpuinfo.get_cpu_info)  # a process of its own finds out, in a second
 
 
 class Fork(ForkServerProcess):
@@ -45,19 +50,20 @@ class Forked(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **options: Any) -> KernelConnectionInfo:
         """Serve what the command ``python -m ipykernel_launcher …`` would serve."""
         self.cwd = options["cwd"]
-        self.process = Fork(target=serve, args=(cmd[3:], self.cwd, options["env"]))
+        self.process = Fork(target=serve, args=(cmd[3:], self.cwd, options["env"], machine()))
         self.process.start()
         self.pid = self.pgid = self.process.pid
         return self.connection_info
 
 
-def serve(arguments: list[str], folder: str, environ: dict[str, str]) -> None:
-    """Be a kernel."""
+def serve(arguments: list[str], folder: str, environ: dict[str, str], here: dict[str, Any]) -> None:
+    """Be a kernel, which need not look at the processor, ``here``, again."""
     from ipykernel.kernelapp import IPKernelApp
 
     os.setsid()  # it is stopped with the processes that it starts
     os.chdir(folder)
     os.environ |= environ
+    cpuinfo.get_cpu_info = lambda: here
     gc.freeze()  # a measurement collects garbage: it need not look at all that is imported
     parent = f"--IPKernelApp.parent_handle={os.getppid()}"
     IPKernelApp.launch_instance([*arguments, parent])

@@ -102,6 +102,8 @@ class Page:
                 return f"```python\n{plain(reader.read()[0])}```\n\n{options.get('caption', '')}"
             if kind == "container":
                 return text
+            if kind == "explainer":
+                return ""  # which a notebook's own cells do
             if kind == "margin" or "collapsible" in options:
                 inside = f"<summary>{argument}</summary>\n\n{text}\n\n"
                 return (

@@ -81,7 +81,17 @@ function rowsInto(name, rows) {
 
 function show(found) {
   at("answer").replaceChildren();
-  for (const sentence of sentences(found)) element(at("answer"), "p", {}, sentence);
+  const { given, refused } = found;
+  for (const sentence of sentences(found)) {
+    const said = element(at("answer"), "p");
+    for (const part of sentence.split(NAMES)) // each other program is a link to its case
+      if (!(part in DATA.programs) || part === given.program) said.append(part);
+      else linkTo(said, part, { ...given, program: part });
+  }
+  if (refused && given.G !== given.H) {
+    const link = linkTo(element(at("answer"), "p"), "Repeat K and V", { ...given, G: given.H });
+    link.after(` to ${count(given.H)} heads, and see what ${given.program} needs then.`);
+  }
   root.dataset.state = found.refused ? "refused" : found.own.fits ? "fits" : "too-large";
   for (const part of root.querySelectorAll("[data-show=numbers]"))
     part.hidden = Boolean(found.refused);
@@ -106,12 +116,14 @@ function show(found) {
   draw(found);
 }
 
+const NAMES = new RegExp(`\\b(${Object.keys(DATA.programs).join("|")})\\b`);
+const linkTo = (parent, text, given) =>
+  element(parent, "a", { href: `#${address(given)}` }, text);
+
 function showPrograms({ given, card, rows, training }) {
   const { layers, mode } = given;
   rowsInto("programs", rows.map(({ program, found, need, most, fits }) => {
-    const link = document.createElement("a");
-    link.href = `#${address({ ...given, program })}`;
-    link.textContent = program;
+    const link = linkTo(document.createElement("span"), program, { ...given, program });
     if (program === given.program) link.setAttribute("aria-current", "true");
     const reach = most === null ? "–" : count(most);
     if (need === null) return [link, "–", found.refused, reach];

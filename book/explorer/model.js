@@ -102,7 +102,7 @@ function inTurns([first, between, last], many, act, state) {
 /* A run of a program. Of a case that it does not take, only why: `refused`. */
 function run(of, program, training) {
   if (of("G") !== of("H") && !DATA.grouped.includes(program))
-    return { refused: "K has fewer heads than Q: repeat K and V" };
+    return { refused: "K has fewer heads than Q, and the program is called without enable_gqa: repeat K and V" };
   const piece = DATA.programs[program][Number(training)].find((piece) =>
     piece.if.every((place) => holds(DATA.conditions[place], of)),
   );

@@ -59,12 +59,17 @@ function address(given) {
 /* What may be chosen: the options of a list, or those of its radio buttons. */
 const choices = (name) => [...(field(name).options ?? field(name))].map(({ value }) => value);
 
-/* Put the case of the address into the fields; what it does not say stays. */
+/* Put the case of the address into the fields; what it does not say is as at first. What it says
+   and this page does not have is returned. */
 function readAddress() {
-  for (const [name, value] of new URLSearchParams(location.hash.slice(1))) {
-    const given = CHOICES.includes(name) ? choices(name).includes(value) : name in LIMITS;
-    if (given) field(name).value = value;
-  }
+  const given = new URLSearchParams(location.hash.slice(1));
+  if (given.has("H") && !given.has("G")) given.set("G", given.get("H"));
+  const right = ([name, value]) =>
+    CHOICES.includes(name) ? choices(name).includes(value) : Object.hasOwn(LIMITS, name);
+  const found = Object.fromEntries([...given].filter(right));
+  for (const [name, value] of Object.entries({ ...AT_FIRST, ...found })) field(name).value = value;
+  heads = field("H").value;
+  return [...given].filter((pair) => !right(pair)).map((pair) => pair.join("="));
 }
 
 function update() {
@@ -88,6 +93,10 @@ function update() {
   if (!names.includes(field("model").value)) field("model").value = names[0] ?? "";
   shown = answer(given);
   show(shown);
+  for (const pair of astray) {
+    const text = `The address says “${pair.slice(0, 60)}”, which this page does not have.`;
+    at("answer").prepend(element(at("answer"), "p", {}, text));
+  }
   history.replaceState(null, "", `#${address(given)}`);
 }
 
@@ -111,24 +120,34 @@ for (const [i, card] of CARDS.entries())
 field("card").value = "RTX 4090";
 form.elements.slider.max = STOPS.length - 1;
 
+const AT_FIRST = Object.fromEntries(
+  [...CHOICES, ...Object.keys(LIMITS)].map((name) => [name, field(name).value]),
+);
 let heads = field("H").value;
+let astray = []; // what the address says and this page does not have
+
 form.addEventListener("input", ({ target }) => {
   if (target.name === "slider") field("N").value = STOPS[target.value];
   if (target.name === "slider" || target.name === "N") ownLength = true;
   if (target.name === "model" && target.value) choose(target.value);
   if (target.name === "H" && field("G").value === heads) field("G").value = target.value;
   heads = field("H").value;
+  astray = [];
   update();
 });
 form.addEventListener("submit", (event) => event.preventDefault());
 addEventListener("hashchange", () => {
   if (!location.hash.includes("=")) return;
-  readAddress();
+  const followed = document.activeElement;
+  const ofPrograms = at("programs").contains(followed);
+  astray = readAddress();
   update();
+  if (followed.isConnected) return; // else it was a link of an answer that is no more
+  if (ofPrograms) at("programs").querySelector("[aria-current]").focus();
+  else at("answer").focus();
 });
 new ResizeObserver(() => shown && !shown.refused && draw(shown)).observe(at("bars"));
-readAddress();
-heads = field("H").value;
+if (location.hash.includes("=")) astray = readAddress();
 root.hidden = false;
 update();
 

@@ -3,6 +3,7 @@
 import math
 import warnings
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from attnmem import figures
@@ -61,6 +62,7 @@ __all__ = [
 ]
 
 
+@cache  # it draws, and claims ask for one number after the other
 def numbers() -> dict[str, Any]:
     """What the text looks up."""
     made_by = " by an older version of this code" if RECORD.stale else ""

@@ -168,12 +168,17 @@ def numbers() -> dict[str, Any]:
     moved = scaling.predicted.bytes_moved
     starts = [step.seconds for n in LENGTHS if n < 1024 for step in at(n)[1:3]]
     *others, gain_long = gains(16384)
+    of_softmax = slow.seconds / sum(step.seconds for step in forward(W))
+    more_bandwidth = steps.NEWER.bandwidth / CARD.bandwidth
     return {
         "origin": f"{'by an older version of this code ' * H100.stale}on {H100.provenance}",
         "origin_h200": f"{'by an older version of this code ' * H200.stale}on {H200.provenance}",
         "made": made(H100),
         "made_both": made(*steps.RECORDS),
-        "more_bandwidth": steps.NEWER.bandwidth / CARD.bandwidth,
+        "more_bandwidth": more_bandwidth,
+        "of_softmax": of_softmax,
+        "faster_expected": 1
+        / (of_softmax * newer.seconds / slow.seconds + (1 - of_softmax) / more_bandwidth),
         "faster_h200": whole / whole_h200,
         "could": W.element_bytes * ridge_point(CARD, matrix=False),  # a multiply-add is two FLOPs
         "scale_gb": moved / 1e9,

@@ -1,0 +1,111 @@
+"""What others printed of attention on several GPUs, beside what recomputes it."""
+
+import torch
+
+from attnmem.lessons.more_gpus.times import BACKWARD, RECOMPUTED, efficiency
+from attnmem.lessons.table import Table
+from attnmem.workload import Workload
+
+README = "https://github.com/zhuzilin/ring-flash-attention"
+POST = "https://huggingface.co/blog/ulysses-sp"
+GUIDE = "https://huggingface.co/docs/trl/en/long_context_training"
+
+#: ring-flash-attention's README, iterations a second: what eight cards could do, ring, balanced.
+ITERATIONS = (
+    (73.9, 38.5, 63.0),
+    (19.3, 10.4, 17.4),
+    (46.7, 24.0, 38.2),
+    (11.8, 6.2, 10.6),
+    (106.6, 52.4, 74.8),
+    (28.2, 14.4, 21.4),
+    (66.5, 33.1, 47.9),
+    (16.7, 8.7, 13.4),
+)
+#: What it prints of them, as shares in per cent.
+PRINTED = (52.1, 53.9, 51.4, 52.5, 49.1, 51.1, 49.8, 52.1)
+PRINTED_BALANCED = (85.2, 90.2, 81.7, 89.8, 70.2, 75.9, 72.0, 80.2)
+#: Of a ring without balance, in an older version of that README, with other sizes.
+PRINTED_BEFORE = (68.8, 61.5, 64.3, 56.6)
+CARDS = 8
+#: Hugging Face's post of 2026: tokens -> peak of one of four H100, printed in "GB". Qwen3-4B.
+PEAKS = {8192: 23.4, 32768: 35.0, 65536: 50.5, 98304: 66.0}
+SHARED = 4
+LAYERS, WIDTH, VOCABULARY, HEADS, HEAD_DIM = 36, 2560, 151936, 32, 128
+LOGIT = 12  # bytes for each logit, read off the printed peaks
+#: TRL's guide: seconds of a step of Qwen3-8B, which has as many layers and heads, and its tokens.
+STEP_SECONDS, STEP_TOKENS = 380.10, 1_049_000
+
+
+def ring_shares() -> list[float]:
+    """Of what eight cards could do, without balance."""
+    return [ring / one for one, ring, _ in ITERATIONS]
+
+
+def balanced_shares() -> list[float]:
+    """The same, balanced."""
+    return [balanced / one for one, _, balanced in ITERATIONS]
+
+
+def slope() -> int:
+    """Bytes for each token of a rank: the kept input of each layer, and logits."""
+    return LAYERS * WIDTH * 2 + LOGIT * VOCABULARY
+
+
+def peak(tokens: int) -> float:
+    """GiB by the first printed peak and :func:`slope`."""
+    shortest = min(PEAKS)
+    return PEAKS[shortest] + slope() * (tokens - shortest) / SHARED / 2**30
+
+
+def scores(heads: int) -> int:
+    """Bytes of so many N × N tensors in 16 bit at 128k tokens."""
+    n = 131072
+    return Workload(
+        batch=1, heads=heads, seq_len=n, head_dim=HEAD_DIM, dtype=torch.bfloat16
+    ).score_bytes
+
+
+def step_rates() -> tuple[float, float]:
+    """TFLOP/s of each of eight cards if a step were attention alone, without and with recomputing.
+
+    Attention is causal; its products are two forward and five backward.
+    """
+    forward = 4 * STEP_TOKENS**2 * HEADS * HEAD_DIM / 2 * LAYERS
+    few, many = (n * forward / STEP_SECONDS / CARDS / 1e12 for n in (1 + BACKWARD, RECOMPUTED))
+    return few, many
+
+
+def table_of_printed() -> Table:
+    """Printed, computed, and what we say to it."""
+    readme, post = f"[ring-flash-attention]({README})", f"[Hugging Face]({POST})"
+    later = [n for n in PEAKS if n > min(PEAKS)]
+    peaks = ", ".join(f"{PEAKS[n]:.1f}" for n in later)
+    ours = ", ".join(f"{peak(n):.1f}" for n in later)
+    one, all_heads = (scores(heads) / 1e12 for heads in (1, HEADS))
+    return Table(
+        dict.fromkeys(("claim", "source", "printed", "computed", "verdict"), ""),
+        [
+            (
+                "causal ring, 8 cards",
+                readme,
+                f"{min(PRINTED)} to {max(PRINTED)} %",
+                f"at most {100 * efficiency(CARDS):.1f} %",
+                "bound",
+            ),
+            (
+                "the same, balanced",
+                readme,
+                f"{min(PRINTED_BALANCED)} to {max(PRINTED_BALANCED)} %",
+                "at most 100 %",
+                "bound",
+            ),
+            ("peak at 32k, 64k, 96k", post, f"{peaks} GB", f"{ours} GiB", "fitted"),
+            (
+                "a mask at 128k",
+                post,
+                "~1 TB",
+                f"{one:.2f} TB; scores of {HEADS} heads: {all_heads:.1f} TB",
+                "erratum",
+            ),
+        ],
+    )

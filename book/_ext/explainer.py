@@ -1,0 +1,84 @@
+"""The directive ``explainer``: a box for an out-of-memory message, which a browser answers.
+
+The parts of ``book/explainer`` and what :func:`attnmem.lessons.explainer.data` finds are put into
+the page itself, so that it works opened as a file, where browsers load no modules. Sections that an
+answer may lead to stand beside it as links, which Sphinx checks and gives their titles.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.locale import _
+from sphinx.util.docutils import SphinxDirective
+
+from attnmem.lessons import explainer
+
+PARTS = Path(__file__).parent.parent / "explainer"
+# One module, in this order.
+SCRIPTS = ("forms.js", "shapes.js", "odds.js", "answer.js", "page.js")
+
+WITHOUT = _(
+    "Here would be a box for your message. It is a script, and scripts are off; in a shell, "
+    '<code>attnmem explain "…"</code> says the same, and <code>attnmem explain -</code> reads a '
+    "log on standard input."
+)
+
+
+def data() -> str:
+    """What the script knows, as JSON that may stand in a page."""
+    text = json.dumps(explainer.data(), ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
+
+
+def module() -> str:
+    """The script of the box."""
+    return "\n".join((PARTS / name).read_text("utf-8") for name in SCRIPTS)
+
+
+def html() -> str:
+    """The box, what stands in its place without scripts, the data and the module."""
+    return "\n".join(
+        (
+            (PARTS / "explainer.html").read_text("utf-8"),
+            f"<noscript><p>{WITHOUT}</p></noscript>",
+            f'<script type="application/json" id="explainer-data">{data()}</script>',
+            f'<script type="module">\n{module()}</script>',
+        )
+    )
+
+
+class Explainer(SphinxDirective):
+    """Has neither arguments nor content."""
+
+    def run(self) -> list[nodes.Node]:
+        """The links, then the page's own HTML."""
+        for path in PARTS.glob("*.*"):
+            self.env.note_dependency(str(path))
+        links = nodes.paragraph()
+        for label in explainer.cures():
+            link = pending_xref("", nodes.inline(label, label), refdomain="std", reftype="ref")
+            link.attributes |= {"reftarget": label, "refexplicit": False, "refwarn": True}
+            link["refdoc"] = self.env.docname
+            links += link
+        return [
+            nodes.raw("", '<div id="explain-cures" hidden>', format="html"),
+            links,
+            nodes.raw("", f"</div>\n{html()}", format="html"),
+        ]
+
+
+def style(app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """The page looks like the explorer's."""
+    if name == "messages":
+        app.add_css_file("explorer.css")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """What Sphinx calls."""
+    app.add_directive("explainer", Explainer)
+    app.connect("html-page-context", style)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
