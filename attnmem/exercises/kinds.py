@@ -102,7 +102,7 @@ class Function:
                 if self._same(given, self._times(factor, power)):
                     return _("{0} by a factor of {1}").format(_(way), _(name))
         return next(
-            _("for {0}: {1}").format(name, off_by(got, right))
+            _("for {0}: {1}").format(_(name), off_by(got, right))
             for name, got, right in zip(self.inputs(), given, self._all(self.right), strict=True)
             if not math.isclose(got, right, rel_tol=EXACT)
         )

@@ -7,6 +7,7 @@ import torch
 
 from attnmem.exercises.judgement import NO_ANSWER, kind_of
 from attnmem.exercises.kinds import Choice, Exercise, Function, Other, named
+from attnmem.exercises.language import _
 from attnmem.workload import Workload
 
 RANKS = 8
@@ -46,7 +47,8 @@ def _both(w: Workload) -> float:
 def _about_merge(answer: Any) -> str:
     """What is wrong with a function that merges rows with those of a block, or nothing."""
     if not callable(answer):
-        return f"expected a function of o, lse, o_new, lse_new, got {kind_of(answer)}"
+        wanted = _("expected a function of o, lse, o_new, lse_new, got {0}")
+        return wanted.format(kind_of(answer))
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, n, 16, generator=generator) for n in (5, 9, 9))
     s = 3 * q @ k.mT
@@ -61,7 +63,7 @@ def _about_merge(answer: Any) -> str:
         if given is ...:
             return NO_ANSWER
         if not (isinstance(given, tuple) and len(given) == 2):
-            return f"it must return o and lse, and returned {kind_of(given)}"
+            return _("it must return o and lse, and returned {0}").format(kind_of(given))
         mistaken = _late(*mistaken, *part)
     if all(_same(a, b) for a, b in zip(given, exact, strict=True)):
         return ""
