@@ -55,6 +55,7 @@ from attnmem.lessons.more_gpus.times import (
     attention_flops,
     card_bytes,
     efficiency,
+    exchange_rate,
     fewest,
     fixed_bytes,
     kept_bytes,
@@ -71,6 +72,8 @@ from attnmem.lessons.more_gpus.times import (
 )
 from attnmem.measurement.ranks import PYTORCH, SPLITS
 from attnmem.prediction.kernels.fused import CUDNN_PLAN
+from attnmem.prediction.ranks import as_rank
+from attnmem.prediction.trace import trace
 
 __all__ = [
     "claims",
@@ -94,6 +97,15 @@ def _rank_of_eight(split: str) -> int:
     """The peak of a forward pass with flash blocks, in bytes."""
     x, columns = flash_peak(split, 8)
     return x * EIGHT.head_bytes + columns * row_bytes(EIGHT)
+
+
+def _exchanged_through_flash(*, training: bool) -> tuple[int, int]:
+    """How many x and L all-to-all holds on an A100, which gets PyTorch's flash."""
+    cell = find("all-to-all", training=training).cell
+    with as_rank(0, 2):
+        t = trace(cell.program, cell.workload, training, capability=(8, 0))
+    x, rest = divmod(t.peak_bytes, cell.workload.head_bytes)
+    return x, rest // row_bytes(cell.workload)
 
 
 def _ratio(*, training: bool) -> float:
@@ -152,6 +164,12 @@ def numbers() -> dict[str, Any]:
         "sent_ms": 1e3 * sending(LONG),
         "shortest_us": 1e6 * sending(2048),
         "ring_training_over": seconds("ring", training=True) / seconds("gather", training=True) - 1,
+        "ring_training_ms": 1e3
+        * (seconds("ring", training=True) - seconds("gather", training=True)),
+        # Two passes of dK and dV, which in 32 bit are four x.
+        "sums_ms": 1e3 * 2 * 4 * find("ring").cell.workload.head_bytes / LINK,
+        "short_balanced": 1e3 * seconds("ring", 8192, causal=True, balanced=True),
+        "short_plain": 1e3 * seconds("ring", 8192, causal=True),
         "exchange_ms": 1e3 * seconds("all-to-all"),
         "before_least": min(PRINTED_BEFORE) / 100,
         "before_most": max(PRINTED_BEFORE) / 100,
@@ -170,6 +188,7 @@ def numbers() -> dict[str, Any]:
         "case_flops": attention_flops() / 1e18,
         "case_seconds": attention_flops() / training_rate() / 8,
         "case_tflops": training_rate() / 1e12,
+        "case_exchange_seconds": attention_flops() / exchange_rate() / 8,
         "case_weights": weights_flops() / attention_flops(),
         "case_few_cards": fewest("all-to-all", LARGE),
         "case_gather_80": fewest("gather", SMALL),
@@ -290,5 +309,20 @@ def claims() -> dict[str, bool]:
             card_bytes("ring", 8) < SMALL < card_bytes("ring", 8) + 1e9 * found["case_waiting_gb"]
         ),
         "the network's balance point is above NVLink's": LINK > NETWORK,
+        "a short ring gains nothing from balance": found["short_balanced"] > found["short_plain"],
+        "at 16384 tokens PyTorch's takes half as long again, or more": all(
+            min(seconds(s, 8192, training=t, causal=True, balanced=True) for s in PYTORCH)
+            > 1.45 * seconds("ring", 8192, training=t, causal=True, balanced=True)
+            for t in (False, True)
+        ),
+        "through flash, all-to-all holds a little more": [
+            _exchanged_through_flash(training=t) for t in (False, True)
+        ]
+        == [(7, 1), (17, 2)],
+        "a causal, balanced rank holds less than the formula": all(
+            traced(find(s, training=True, causal=True, balanced=True).cell, 0, 8).peak_bytes
+            < flash_peak(s, 8, training=True)[0] * find(s).cell.workload.head_bytes
+            for s in ("ring", "gather")
+        ),
         "every split was recorded": {made.cell.split for made in OURS} == set(SPLITS),
     }

@@ -43,9 +43,19 @@ def rate(n: int = LONG) -> float:
 
 def training_rate() -> float:
     """The FLOP/s of a rank of the balanced causal ring, forward and backward."""
-    w = find("ring", training=True, causal=True, balanced=True).cell.workload
+    return _causal_rate("ring", balanced=True)
+
+
+def exchange_rate() -> float:
+    """The same of all-to-all, through cuDNN's kernel."""
+    return _causal_rate("all-to-all", balanced=False)
+
+
+def _causal_rate(split: str, *, balanced: bool) -> float:
+    how = {"training": True, "causal": True, "balanced": balanced}
+    w = find(split, **how).cell.workload
     flops = (1 + BACKWARD) * RECORD.ranks * step_flops(w) / 2
-    return flops / seconds("ring", training=True, causal=True, balanced=True)
+    return flops / seconds(split, **how)
 
 
 def efficiency(ranks: int) -> float:
