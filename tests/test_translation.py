@@ -22,7 +22,9 @@ TERMS = tomllib.loads((CHINESE / "terms.toml").read_text())["always"]
 ROLE = re.compile(r"\{([a-z:]+)\}`(?:([^`<]*?) ?<([^`<>]+)>|([^`]+))`")
 FORMULA = re.compile(r"\$[^$]+\$")
 CODE = re.compile(r"(`+).*?\1")
-ADDRESS = re.compile(r'(?<=\]\()[^)]+(?=\))|(?<=href=")[^"]+(?=")|https?://[\w./#?=&%+~-]+')
+ADDRESS = re.compile(
+    r'\b\w+(?:/\w+)+\.py\b|(?<=\]\()[^)]+(?=\))|(?<=href=")[^"]+(?=")|https?://[\w./#?=&%+~-]+'
+)
 TAG = re.compile(r"<[^>]*>")
 # A formula of words is translated with them.
 WORDS = re.compile(r"\\text\{[^}]*\}")

@@ -58,7 +58,7 @@ class Explainer(SphinxDirective):
         """The links, then the page's own HTML."""
         for path in PARTS.glob("*.*"):
             self.env.note_dependency(str(path))
-        links = nodes.paragraph()
+        links = nodes.paragraph(translatable=False)  # titles, which the pages have
         for label in explainer.cures():
             link = pending_xref("", nodes.inline(label, label), refdomain="std", reftype="ref")
             link.attributes |= {"reftarget": label, "refexplicit": False, "refwarn": True}
