@@ -2,9 +2,11 @@
 
 A script says what stands in its literals of several words, or of one that begins like a sentence;
 a value in a template, ``${…}``, is ``{0}``, ``{1}``, … in its message, in whatever order. Tables of
-the form are looked up as all tables are (``labels.py``).
+the form are looked up as all tables are (``labels.py``). Of a page's data, sentences and names of
+kinds are said.
 """
 
+import json
 import re
 from collections.abc import Callable
 
@@ -15,6 +17,7 @@ from sphinx.locale import _
 
 PART = re.compile(
     r'<script type="module">(?P<script>.*?)</script>'
+    r'|<script type="application/json" id="explainer-data">(?P<data>.*?)</script>'
     r"|<noscript>.*?</noscript>|<script\b.*?</script>"
     r"|(?P<form>(?:(?!<script|<noscript).)+)",
     re.S,
@@ -32,6 +35,7 @@ LITERAL = re.compile(
 SAID = re.compile(r"[A-Z][a-z]{3,}|.*\s.*", re.S)
 WORD = re.compile(r"(?<![\w#.\[-])[A-Za-z]?[a-z]{2,}(?![\w(.\[-])")
 NO_TEXT = ("Enter", "Escape", "(N mod 128)")  # keys, and a formula
+NO_TEXT += ("one of several", "a guess", "by chance", "too many")  # names of sentences
 
 LookUp = Callable[[str], str]
 
@@ -42,6 +46,8 @@ def in_page(source: str, look_up: LookUp) -> str:
     def replace(found: re.Match[str]) -> str:
         if found["script"]:
             return found[0].replace(found["script"], in_script(found["script"], look_up))
+        if found["data"]:
+            return found[0].replace(found["data"], in_data(found["data"], look_up))
         return in_form(found["form"], look_up) if found["form"] else found[0]
 
     return PART.sub(replace, source)
@@ -77,6 +83,15 @@ def in_script(source: str, look_up: LookUp) -> str:
         return f"`{said}`" if found["template"] else f'"{said}"'
 
     return LITERAL.sub(replace, source)
+
+
+def in_data(source: str, look_up: LookUp) -> str:
+    """JSON with what a script says from it."""
+    data = json.loads(source)
+    said = {name: look_up(text) for name, text in data["sentences"].items()}
+    kinds = [kind | {"name": look_up(kind["name"])} for kind in data["kinds"]]
+    text = json.dumps(data | {"sentences": said, "kinds": kinds}, ensure_ascii=False)
+    return text.replace("<", "\\u003c")
 
 
 def speak(app: Sphinx, document: nodes.document, page: str) -> None:

@@ -33,13 +33,15 @@ function percent(some, all) {
 }
 const gib = (card) => `${Number(card.memory / 2n ** 30n)} GiB`;
 const called = (card) => `the ${card.name} (${gib(card)}, ${roughly(card.memory)})`;
-const tokens = (n) => `${count(n)} ${n === 1 ? "token" : "tokens"}`;
+const tokens = (n) => (n === 1 ? "1 token" : `${count(n)} tokens`);
 
 /* The largest tensors, four at most: those that have half of the largest, or more. */
 function largestOf(alive) {
   const sorted = alive.toSorted((a, b) => Number(b.bytes > a.bytes) - Number(a.bytes > b.bytes));
   return sorted.filter(({ bytes }) => 2n * bytes >= sorted[0].bytes).slice(0, 4);
 }
+
+const MODES = { inference: "in inference", training: "in training" };
 
 /* What there is, whether it fits, and what would. */
 function sentences({ given, card, requested, kept, alive, refused, rows, own, training }) {
@@ -53,19 +55,24 @@ function sentences({ given, card, requested, kept, alive, refused, rows, own, tr
   const large = largestOf(alive);
   const share = percent(large.reduce((sum, t) => sum + t.bytes, 0n), requested);
   const names = list(large.map(({ name }) => name));
-  const need = N === 1 ? "needs" : "need";
-  const all = roughly(requested);
-  const said = [`${tokens(N)} ${need} ${all} in ${mode}, ${share} of it for ${names}.`];
+  const [all, how] = [roughly(requested), MODES[mode]];
+  const said = [
+    N === 1
+      ? `1 token needs ${all} ${how}, ${share} of it for ${names}.`
+      : `${count(N)} tokens need ${all} ${how}, ${share} of it for ${names}.`,
+  ];
   const several = layers > 1;
   if (training && several) {
     const adds = roughly(BigInt(layers - 1) * kept);
     said.push(`What the other ${count(layers - 1)} layers keep for backward adds ${adds}.`);
   }
   const reach = own.most ? `up to ${tokens(own.most)}` : "at no length";
-  const beside = several ? "; weights and the rest of the model come on top" : "";
-  return own.fits
-    ? [...said, `${several ? "Attention alone" : "It"} fits ${called(card)}, ${reach}${beside}.`]
-    : [...said, `It does not fit ${called(card)}: there it runs ${reach}.`, instead];
+  const where = called(card);
+  if (!own.fits) return [...said, `It does not fit ${where}: there it runs ${reach}.`, instead];
+  const fits = several
+    ? `Attention alone fits ${where}, ${reach}; weights and the rest of the model come on top.`
+    : `It fits ${where}, ${reach}.`;
+  return [...said, fits];
 }
 
 function rowsInto(name, rows) {
@@ -73,7 +80,7 @@ function rowsInto(name, rows) {
   for (const cells of rows) {
     const row = element(at(name), "tr");
     cells.forEach((cell, i) => {
-      const number = /^(?:–|(?:over )?[\d,.]+(?:\s\S+)?)$/.test(cell) ? { class: "number" } : {};
+      const number = /^(?:–|(?:over )?[\d,.]+(?:\s[^\s，]+)?)$/.test(cell) ? { class: "number" } : {};
       element(row, i ? "td" : "th", i ? number : { scope: "row" }).append(cell);
     });
   }
@@ -106,7 +113,7 @@ function show(found) {
   rowsInto("alive", alive.map((t) => [t.name, exactly(t.bytes), percent(t.bytes, requested)]));
   const events = timeline.slice(0, ROWS).map(({ freed, label, bytes, live }, i) => [
     count(i + 1),
-    `${freed ? "frees " : ""}${label}`,
+    freed ? `frees ${label}` : label,
     exactly(bytes),
     exactly(live),
   ]);
@@ -127,13 +134,13 @@ function showPrograms({ given, card, rows, training }) {
     if (program === given.program) link.setAttribute("aria-current", "true");
     const reach = most === null ? "–" : count(most);
     if (need === null) return [link, "–", found.refused, reach];
-    return [link, roughly(need), fits ? "fits" : "too large", reach];
+    return [link, roughly(need), fits ? "it fits" : "too large", reach];
   }));
   const what =
     training && layers > 1
       ? `Peak of one layer and what ${count(layers - 1)} others keep`
       : "Reserved peak";
-  at("programs-caption").textContent = `${what}, in ${mode}, on ${called(card)}`;
+  at("programs-caption").textContent = `${what}, ${MODES[mode]}, on ${called(card)}`;
 }
 
 function showMemory({ given, card, requested, allocated, reserved, saved, kept, workspaces }) {
