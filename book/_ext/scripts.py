@@ -34,8 +34,8 @@ LITERAL = re.compile(
 )
 SAID = re.compile(r"[A-Z][a-z]{3,}|.*\s.*", re.S)
 WORD = re.compile(r"(?<![\w#.\[-])[A-Za-z]?[a-z]{2,}(?![\w(.\[-])")
-NO_TEXT = ("Enter", "Escape", "(N mod 128)")  # keys, and a formula
-NO_TEXT += ("one of several", "a guess", "by chance", "too many")  # names of sentences
+NO_TEXT = {"Enter", "Escape", "(N mod 128)"}  # keys, and a formula
+NO_TEXT |= {"one of several", "a guess", "by chance", "too many"}  # names of sentences
 
 LookUp = Callable[[str], str]
 
