@@ -168,6 +168,7 @@ def numbers() -> dict[str, Any]:
         * (seconds("ring", training=True) - seconds("gather", training=True)),
         # Two passes of dK and dV, which in 32 bit are four x.
         "sums_ms": 1e3 * 2 * 4 * find("ring").cell.workload.head_bytes / LINK,
+        "first_gib": PEAKS[8192],
         "short_balanced": 1e3 * seconds("ring", 8192, causal=True, balanced=True),
         "short_plain": 1e3 * seconds("ring", 8192, causal=True),
         "exchange_ms": 1e3 * seconds("all-to-all"),
