@@ -21,7 +21,7 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 # Warnings and broken references are errors, and all of them are shown, with tracebacks; beside them
 # only the pages as they run (book/_ext/progress.py).
-SPHINX = ["-c", ".", "-d", "_build/doctrees/en", "-n", "-W", "--keep-going", "-T", "-q"]
+SPHINX = ["-c", ".", "-n", "-W", "--keep-going", "-T", "-q"]
 
 
 def edition(folder: str, *options: str) -> list[str]:
@@ -88,9 +88,8 @@ def linkcheck(session: nox.Session) -> None:
     """Ask for every page elsewhere that the book links to; needs network."""
     without_arguments(session)
     install(session, "docs")
-    session.run(
-        "python", "-m", "sphinx", *SPHINX, "-b", "linkcheck", "book/en", str(BUILD / "links")
-    )
+    options = [*SPHINX, "-d", "_build/doctrees/en", "-b", "linkcheck"]
+    session.run("python", "-m", "sphinx", *options, "book/en", str(BUILD / "links"))
 
 
 @nox.session

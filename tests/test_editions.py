@@ -30,6 +30,7 @@ def test_a_chinese_page_loads_whole_and_has_the_language(chinese, site):
     assert page.locator("html").get_attribute("lang") == "zh-CN"
     assert page.locator(".math").count() == page.locator(".math mjx-container").count()
     assert page.locator("mjx-merror").count() == 0
+    assert "Project-Id-Version" not in page.content()  # the head of a catalogue
     assert chinese.complaints == []
     here = site.removesuffix("en")
     assert [url for url in chinese.requests if not url.startswith((here, "data:"))] == []

@@ -15,7 +15,7 @@ from conftest import CHAPTERS, ROOT
 from playwright.sync_api import Browser, Page, expect
 from settings import EVALUATE, Case, draw, expected, workload
 from test_browser import findings
-from visiting import LAPTOP, PHONE, fits
+from visiting import LAPTOP, PHONE, alone, fits
 
 from attnmem.catalog import model
 from attnmem.lessons.explorer import CARDS, OFFERED, TILED, common
@@ -28,12 +28,7 @@ CASES = int(os.environ.get("ATTNMEM_CASES", "1000")) // len(SEEDS)  # 10,000 tak
 @pytest.fixture(scope="module")
 def bare(kept, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """What the extension writes, alone in a file."""
-    file = tmp_path_factory.mktemp("explorer") / "explorer.html"
-    file.write_text(f'<!doctype html><meta charset="utf-8">{explorer.html(**kept)}', "utf-8")
-    with browser.new_context() as context:
-        page = context.new_page()
-        page.goto(file.as_uri())
-        yield page
+    yield from alone(browser, tmp_path_factory.mktemp("explorer"), explorer.html(**kept))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -84,13 +79,13 @@ def test_the_formula_is_that_of_a_trace(bare, program, training):
 
 
 def test_what_is_kept_is_of_this_code():
-    found = explorer.PARTS / "kept" / explorer.name()
+    found = explorer.FORM.folder / "kept" / explorer.name()
     assert found.exists(), f"build the book, and move _build/explorer/{found.name} there"
 
 
 def test_script_and_data_weigh_less_than_25_kb(kept):
     data = json.dumps(kept["data"], ensure_ascii=False, separators=(",", ":"))
-    weight = len(gzip.compress((explorer.module() + data).encode()))
+    weight = len(gzip.compress((explorer.FORM.module() + data).encode()))
     assert 5_000 < weight < 25_000
 
 

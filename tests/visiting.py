@@ -54,6 +54,16 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+def alone(browser: Browser, folder: Path, html: str) -> Iterator[Page]:
+    """What an extension writes, alone in a file of the folder."""
+    file = folder / "alone.html"
+    file.write_text(f'<!doctype html><meta charset="utf-8">{html}', "utf-8")
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(file.as_uri())
+        yield page
+
+
 class Visit:
     """A page, loaded, with what went wrong and what came over the network."""
 

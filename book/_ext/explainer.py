@@ -5,11 +5,10 @@ the page itself, so that it works opened as a file, where browsers load no modul
 answer may lead to stand beside it as links, which Sphinx checks and gives their titles.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from inlined import Inlined, as_json
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.locale import _
@@ -17,9 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from attnmem.lessons import explainer
 
-PARTS = Path(__file__).parent.parent / "explainer"
-# One module, in this order.
-SCRIPTS = ("forms.js", "shapes.js", "odds.js", "answer.js", "page.js")
+BOX = Inlined("explainer", ("forms.js", "shapes.js", "odds.js", "answer.js", "page.js"))
 
 WITHOUT = _(
     "Here would be a box for your message. It is a script, and scripts are off; in a shell, "
@@ -30,25 +27,12 @@ WITHOUT = _(
 
 def data() -> str:
     """What the script knows, as JSON that may stand in a page."""
-    text = json.dumps(explainer.data(), ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c")
-
-
-def module() -> str:
-    """The script of the box."""
-    return "\n".join((PARTS / name).read_text("utf-8") for name in SCRIPTS)
+    return as_json(explainer.data())
 
 
 def html() -> str:
-    """The box, what stands in its place without scripts, the data and the module."""
-    return "\n".join(
-        (
-            (PARTS / "explainer.html").read_text("utf-8"),
-            f"<noscript><p>{WITHOUT}</p></noscript>",
-            f'<script type="application/json" id="explainer-data">{data()}</script>',
-            f'<script type="module">\n{module()}</script>',
-        )
-    )
+    """The box, and what it needs."""
+    return BOX.html(data(), f"<p>{WITHOUT}</p>")
 
 
 class Explainer(SphinxDirective):
@@ -56,7 +40,7 @@ class Explainer(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """The links, then the page's own HTML."""
-        for path in PARTS.glob("*.*"):
+        for path in BOX.parts():
             self.env.note_dependency(str(path))
         links = nodes.paragraph(translatable=False)  # titles, which the pages have
         for label in explainer.cures():

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from docutils import nodes
+from inlined import Inlined, as_json
 from sphinx.application import Sphinx
 from sphinx.locale import _
 from sphinx.util.docutils import ReferenceRole, SphinxDirective
@@ -24,9 +25,10 @@ from attnmem.lessons import explorer
 from attnmem.measurement.digest import digest
 
 PACKAGE = Path(attnmem.__file__).parent
-PARTS = Path(__file__).parent.parent / "explorer"
-# One module, in this order.
-SCRIPTS = ("allocator.js", "model.js", "words.js", "pictures.js", "answer.js", "page.js")
+FORM = Inlined(
+    "explorer",
+    ("allocator.js", "model.js", "words.js", "pictures.js", "answer.js", "page.js"),
+)
 
 WITHOUT = _("The form is a script, and scripts are off. These are common cases.")
 
@@ -54,7 +56,7 @@ def name() -> str:
 
 def found(folder: Path) -> dict[str, Any]:
     """The data and the table of common cases; made in ``folder`` if they are not there."""
-    kept = PARTS / "kept" / name()
+    kept = FORM.folder / "kept" / name()
     if not kept.exists():
         kept = folder / kept.name
     if not kept.exists():
@@ -64,22 +66,10 @@ def found(folder: Path) -> dict[str, Any]:
     return json.loads(kept.read_text("utf-8"))
 
 
-def module() -> str:
-    """The script of the page."""
-    return "\n".join((PARTS / name).read_text("utf-8") for name in SCRIPTS)
-
-
 def html(data: dict[str, Any], common: str) -> str:
-    """The form, what stands in its place without scripts, the data and the module."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    return "\n".join(
-        (
-            (PARTS / "explorer.html").read_text("utf-8"),
-            f'<noscript><p>{WITHOUT}</p><div class="cell_output">{common}</div></noscript>',
-            f'<script type="application/json" id="explorer-data">{text}</script>',
-            f'<script type="module">\n{module()}</script>',
-        )
-    )
+    """The form, and what it needs."""
+    without = f'<p>{WITHOUT}</p><div class="cell_output">{common}</div>'
+    return FORM.html(as_json(data), without)
 
 
 class Explorer(SphinxDirective):
@@ -87,7 +77,7 @@ class Explorer(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """The page's own HTML."""
-        for path in (*sources(), *PARTS.glob("*.*")):
+        for path in (*sources(), *FORM.parts()):
             self.env.note_dependency(str(path))
         made = found(Path(self.env.app.confdir, "_build", "explorer"))
         return [nodes.raw("", html(made["data"], made["common"]), format="html")]

@@ -7,10 +7,10 @@ table's heading or entry, and of a formula's ``\text{}``. They are the catalogue
 import re
 from pathlib import Path
 
-from babel.messages.pofile import read_po
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.builders.gettext import MsgOrigin
+from translated import catalogue
 
 # What stands in an entry, without the link or paragraph around it; it is HTML.
 ENTRY = re.compile(
@@ -24,33 +24,18 @@ WORD = re.compile(r"(?<![\w#+./:-])[a-z]{2,}(?![\w#+./:-])|[a-z]{2}: ")
 # A time and its share of a limit: only what limits is said in words.
 MEASURED = re.compile(r"[\d,]+ µs, \d+%, ")
 
-SAID: dict[str, str] = {}  # words -> what the edition says
-
-
-def catalogue(app: Sphinx) -> Path:
-    """The file of the edition's words."""
-    (folder,) = app.config.locale_dirs
-    return Path(folder, app.config.language, "LC_MESSAGES", "labels.po")
-
-
-def load(app: Sphinx) -> None:
-    """Read what the edition says."""
-    SAID.clear()
-    if catalogue(app).exists():
-        with catalogue(app).open("rb") as file:
-            found = read_po(file)
-        SAID.update({str(m.id): str(m.string) for m in found if m.id and m.string and not m.fuzzy})
-
 
 def depend(app: Sphinx, document: nodes.document) -> None:
     """A page is made again when a word changes."""
-    if catalogue(app).exists():
-        app.env.note_dependency(str(catalogue(app)))
+    (folder,) = app.config.locale_dirs
+    path = Path(folder, app.config.language, "LC_MESSAGES", "labels.po")
+    if path.exists():
+        app.env.note_dependency(str(path))
 
 
 def name_all(app: Sphinx, document: nodes.document, page: str) -> None:
     """Replace the words of a page; or collect them."""
-    collecting = app.builder.name == "gettext"
+    collecting, look_up = app.builder.name == "gettext", catalogue(app, "labels")
 
     def name(found: re.Match[str]) -> str:
         measured = MEASURED.match(found["words"])
@@ -59,7 +44,7 @@ def name_all(app: Sphinx, document: nodes.document, page: str) -> None:
         if collecting and WORD.search(MARKUP.sub("", words)):
             collected = app.builder.catalogs["labels"]  # type: ignore[attr-defined]
             collected.add(words, MsgOrigin(page, 0))
-        return found["before"] + before + SAID.get(words, words)
+        return found["before"] + before + look_up(words)
 
     for kind, pattern in ((nodes.raw, ENTRY), (nodes.math_block, IN_FORMULA)):
         for node in document.findall(kind):
@@ -68,7 +53,6 @@ def name_all(app: Sphinx, document: nodes.document, page: str) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
-    app.connect("builder-inited", load)
     app.connect("doctree-read", depend)
     app.connect("doctree-resolved", name_all)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -5,8 +5,6 @@ in, figures attached, references named, since a notebook can't look them up.
 """
 
 import base64
-import gettext
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,11 @@ from docutils import nodes
 from listings import plain
 from margins import minutes
 from myst_nb.core.variables import format_plain_text
+from myst_nb.ext.glue.crossref import read_glue_cache
 from sphinx.application import Sphinx
 from sphinx.directives.code import LiteralIncludeReader
 from sphinx.locale import _
-from translated import translated
+from translated import catalogue, translated
 
 DOLLARS = re.compile(r"^\$\$(.*?)\$\$ \(([\w-]+)\)$", re.M | re.S)
 ROLE = re.compile(r"\{([a-z:]+)\}`(?:([^`<]*?) ?<)?([^`<>]+)>?`")
@@ -48,10 +47,10 @@ class Page:
         self.name = name
         self.path = Path(app.env.doc2path(name))
         self.source = FRONT_MATTER.sub("", self.path.read_text())
-        self.look_up = gettext.translation(
-            name, app.config.locale_dirs[0], [app.config.language], fallback=True
-        ).gettext
-        self.glued = _glued(Path(app.outdir).parent / "jupyter_execute", name)
+        self.look_up = catalogue(app, name)
+        folder = app.env.mystnb_config.output_folder  # type: ignore[attr-defined]
+        glued = read_glue_cache(folder, name)
+        self.glued = {key: output["data"] for key, output in glued.items()}
 
     def notebook(self, source: str, *, solved: bool) -> nbformat.NotebookNode:
         """The cells of a part of the page that a reader sees, with text that stands alone.
@@ -153,13 +152,6 @@ class Page:
         document, _number = self.env.domains["math"].equations[label]
         numbers = self.env.toc_fignumbers[document]["displaymath"]
         return ".".join(map(str, numbers[nodes.make_id(f"equation-{label}")]))
-
-
-def _glued(folder: Path, name: str) -> dict[str, Any]:
-    """What the cells of a page have glued: name -> kind -> value, as MyST-NB writes it down."""
-    path = folder / f"{name}.glue.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    return {key: output["data"] for key, output in found.items()}
 
 
 def write(app: Sphinx, failed: Exception | None) -> None:

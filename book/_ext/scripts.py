@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 
 from docutils import nodes
+from inlined import as_json
 from sphinx.application import Sphinx
 from sphinx.builders.gettext import MsgOrigin
 from sphinx.locale import _
@@ -90,8 +91,7 @@ def in_data(source: str, look_up: LookUp) -> str:
     data = json.loads(source)
     said = {name: look_up(text) for name, text in data["sentences"].items()}
     kinds = [kind | {"name": look_up(kind["name"])} for kind in data["kinds"]]
-    text = json.dumps(data | {"sentences": said, "kinds": kinds}, ensure_ascii=False)
-    return text.replace("<", "\\u003c")
+    return as_json(data | {"sentences": said, "kinds": kinds})
 
 
 def speak(app: Sphinx, document: nodes.document, page: str) -> None:

@@ -4,12 +4,14 @@ The texts are those that Sphinx collects into a page's catalogue, found in the s
 parser that Sphinx reads it with.
 """
 
+import gettext
 import re
 from collections.abc import Callable
 
 from markdown_it.renderer import RendererHTML
 from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.mdit import create_md_parser
+from sphinx.application import Sphinx
 
 PARSER = create_md_parser(MdParserConfig(enable_extensions={"dollarmath"}), RendererHTML)
 DIRECTIVE = re.compile(r"\{([a-z:-]+)\} *(.*)")
@@ -21,6 +23,13 @@ OPTION = re.compile(r"(:([\w-]+): ?)(.*)")
 ENTRY = re.compile(r"(.+)\n((?: {4}.+(?:\n|\Z))+)")
 
 LookUp = Callable[[str], str]
+
+
+def catalogue(app: Sphinx, name: str) -> LookUp:
+    """What the edition's catalogue of that name says for a text; the text, where it has nothing."""
+    folder, languages = app.config.locale_dirs[0], [app.config.language]
+    found = gettext.translation(name, folder, languages, fallback=True)
+    return lambda text: found.gettext(text) if text else text  # of nothing it tells its own head
 
 
 def translated(source: str, look_up: LookUp) -> str:

@@ -1,7 +1,5 @@
 /* Which tensors have the size that a message names, as attnmem/messages/answer.py says it. */
 
-const WHOLE = new Intl.NumberFormat("en");
-const count = (number) => WHOLE.format(number);
 const LIMITS = DATA.limits;
 
 const say = (name, values = {}) =>

@@ -18,10 +18,8 @@ const REFUSED = {
 function numberIn(name) {
   const text = form.elements[name].value.trim();
   if (!text) return [null, ""];
-  const grouped = /^\d{1,3}([, \u00a0]\d{3})+$/.test(text);
-  const [, digits, k] = /^(\d+)(k?)$/i.exec(grouped ? text.replace(/\D/g, "") : text) ?? [];
-  const value = Number(digits) * (k ? 1024 : 1); // 32k tokens are 32,768
-  if (digits && value >= 1 && value <= MOST) return [value, ""];
+  const value = wholeNumber(text, MOST);
+  if (value) return [value, ""];
   const got = text.slice(0, 20);
   return [null, `${CALLED[name]}: a whole number from 1 to ${count(MOST)}. Not “${got}”.`];
 }

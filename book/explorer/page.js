@@ -23,10 +23,8 @@ const CHOICES = ["program", "mode", "dtype", "card"];
 /* The number in a field, or what is wrong with it. */
 function numberIn(name) {
   const text = field(name).value.trim();
-  const grouped = /^\d{1,3}([, \u00a0]\d{3})+$/.test(text);
-  const [, digits, k] = /^(\d+)(k?)$/i.exec(grouped ? text.replace(/\D/g, "") : text) ?? [];
-  const value = Number(digits) * (k ? 1024 : 1); // 32k tokens are 32,768
-  if (digits && value >= 1 && value <= LIMITS[name]) return [value, ""];
+  const value = wholeNumber(text, LIMITS[name]);
+  if (value) return [value, ""];
   const got = text === "" ? "" : ` Not “${text.slice(0, 20)}”.`;
   return [null, `${CALLED[name]}: a whole number from 1 to ${count(LIMITS[name])}.${got}`];
 }

@@ -1,11 +1,9 @@
 /* Numbers and sums as a reader writes them. */
 
 const UNITS = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
-const WHOLE = new Intl.NumberFormat("en");
 const SHORT = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 
 const exactly = (bytes) => `${WHOLE.format(bytes)} B`;
-const count = (number) => WHOLE.format(number);
 
 /* A number in steps of 1000: 1.74 GB. */
 function roughly(value, units = UNITS) {
