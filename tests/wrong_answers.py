@@ -221,6 +221,7 @@ WRONG = [
     ("attention-6", partial(online, sum_shrinks=False), "the sum of exponentials must shrink"),
     ("attention-6", partial(online, output_shrinks=False), "the output so far must shrink"),
     ("attention-6", one_liner, r"O is right, but .*: peak .*let go of each block"),
+    ("memory-1", math.nan, "nan is not right"),
     ("memory-1", 32 * 8192**2 * 2, "three steps of k, M, G"),
     ("memory-1", 32 * 8192**2 * 2 / 2**30, "1 GB is 10⁹ bytes"),
     ("memory-1", 32 * 32 * 8192**2 * 2 / 1e9, "too large by a factor of 32: the number of heads"),

@@ -48,7 +48,7 @@ def off_by(answer: float, right: float, factors: Mapping[str, float] | None = No
     >>> off_by(24, 2, {"the number of heads": 12})
     'too large by a factor of 12: the number of heads'
     """
-    if answer <= 0 or right <= 0:
+    if not answer > 0 or right <= 0:  # of what is no number, neither holds
         return _("{0:g} is not right").format(answer)
     way, ratio = ("too large", answer / right) if answer > right else ("too small", right / answer)
     way = _(way)
