@@ -119,7 +119,7 @@ def links(
         axes.annotate(
             words, (ridge, rate / 90), (4, 0), textcoords="offset points", color=colour, va="center"
         )
-    limit(axes, left, rate, "one GPU computes")
+    limit(axes, 1.2 * rate / min(bandwidths.values()), rate, "one GPU computes")
     axes.plot(*zip(*dots, strict=True), "o", color=ORANGE)
     axes.set_xscale("log", base=2)
     ticks = [2**i for i in range(8, 19, 2)]
