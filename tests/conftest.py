@@ -31,6 +31,7 @@ CHAPTERS = (
     "roofline",
     "training",
     "what-to-do",
+    "more-cures",
     "tiles",
     "one-token",
     "more-gpus",

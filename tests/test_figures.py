@@ -93,6 +93,12 @@ DRAW: dict[str, Callable[[], Any]] = {
     "stacks": lambda: figures.stacks(
         {"inference": alive_at_peak(W), "less": {"q": 1000, "S": 10**7}}
     ),
+    "ledger": lambda: figures.ledger(
+        {
+            "before": {"a": 4, "b": 2, "c": 1, "d": 1, "e": 8},
+            "after": {"a": 0, "b": 1, "c": 1, "d": 1, "e": 8},
+        }
+    ),
 }
 
 
@@ -487,6 +493,17 @@ def test_stacks_adds_up_to_each_peak():
     assert written(axes) == [*inside, end, *less]
     assert ticks(axes.yaxis) == ["inference", "less"]
     assert axes.get_xlabel() == "memory alive at the peak"
+
+
+def test_ledger_puts_the_same_parts_end_to_end_in_each_bar():
+    figure = DRAW["ledger"]()
+    (axes,) = figure.axes
+    placed = [(left, width) for left, _, width, _ in bars(axes)]
+    before = [(0, 4), (4, 2), (6, 1), (7, 1), (8, 8)]
+    after = [(0, 0), (0, 1), (1, 1), (2, 1), (3, 8)]
+    assert placed == [bar for pair in zip(before, after, strict=True) for bar in pair]
+    assert written(axes) == [("16 B", (16, 0)), ("11 B", (11, 1))]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*"abcde"]
 
 
 def test_hierarchy_shows_what_each_level_holds_and_delivers():

@@ -7,6 +7,7 @@ from attnmem.figures.blocks import across, block_traffic, tiles
 from attnmem.figures.counted import shares, traffic
 from attnmem.figures.levels import hierarchy
 from attnmem.figures.memory import (
+    ledger,
     lifetimes,
     live,
     memory_bars,
@@ -30,6 +31,7 @@ __all__ = [
     "held",
     "hierarchy",
     "intensities",
+    "ledger",
     "lifetimes",
     "links",
     "live",

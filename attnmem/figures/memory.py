@@ -160,6 +160,31 @@ def stacks(peaks: Mapping[str, Mapping[str, int]]) -> Picture:
 
 
 @rc_context(STYLE)
+def ledger(ways: Mapping[str, Mapping[str, int]]) -> Picture:
+    """What is alive in each of several ways: name -> (label -> bytes), as bars of the same parts.
+
+    A label has its colour in all bars, the first of all labels orange.
+    """
+    figure = Picture(figsize=(8.0, 1.3 + 0.6 * len(ways)))
+    axes = figure.subplots()
+    ends = [0] * len(ways)
+    labels = dict.fromkeys(label for parts in ways.values() for label in parts)
+    for label, colour in zip(labels, (ORANGE, GREEN, BLUE, GREY, "#B9B9B9"), strict=True):
+        sizes = [parts.get(label, 0) for parts in ways.values()]
+        axes.barh(list(ways), sizes, left=ends, color=colour, edgecolor="white", label=label)
+        ends = [end + size for end, size in zip(ends, sizes, strict=True)]
+    for place, end in enumerate(ends):
+        name_line(axes, end, place, EngFormatter(unit="B", places=0)(end), "black")
+    axes.set_xlim(right=1.15 * max(ends))
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
+    axes.set_xlabel("memory alive")
+    figure.legend(loc="outside upper center", ncols=len(labels), frameon=False)
+    return figure
+
+
+@rc_context(STYLE)
 def lifetimes(traced: Trace, formula: str = "") -> Picture:
     """Who is alive when: a bar for each tensor of a trace, and above it the bytes alive.
 

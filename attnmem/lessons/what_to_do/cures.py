@@ -1,15 +1,17 @@
 """Every cure before and after its change: predicted, recorded, and whether the two are equal."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 
+from attnmem import figures
 from attnmem.cures import CURES, Cure, made
 from attnmem.cures.compiled import Compiled
 from attnmem.cures.peaks import PEAKS
+from attnmem.figures.style import Picture
 from attnmem.lessons.table import Table
 from attnmem.measurement import records
 from attnmem.measurement.memory import Measurement
@@ -20,10 +22,10 @@ from attnmem.workload import Workload
 #: The software of the record, on which PyTorch's choice of kernels depends.
 RECORDED_WITH = {"release": (2, 11), "cudnn": 91900}
 
-#: The section of the page -> the cures that it tells.
+#: The section of a page -> the cures that it tells.
 SECTIONS = {
-    "kernel": ("fused kernel",),
-    "lost": (
+    "what-to-do-kernel": ("fused kernel",),
+    "what-to-do-lost": (
         "dropout",
         "dimensions",
         "mask",
@@ -32,13 +34,13 @@ SECTIONS = {
         "groups in 32 bit",
         "odd head dimension",
     ),
-    "names": ("names", "chunks", "returned weights"),
-    "copies": ("split heads", "contiguous"),
-    "autocast": ("autocast", "softmax in 32 bit"),
-    "checkpoint": ("checkpoint", "blocks"),
-    "micro-batches": ("accumulation",),
-    "compile": ("compile",),
-    "loss": ("loss",),
+    "what-to-do-checkpoint": ("checkpoint", "blocks"),
+    "what-to-do-micro-batches": ("accumulation",),
+    "what-to-do-loss": ("loss",),
+    "more-cures-names": ("names", "chunks", "returned weights"),
+    "more-cures-copies": ("split heads", "contiguous"),
+    "more-cures-autocast": ("autocast", "softmax in 32 bit"),
+    "more-cures-compile": ("compile",),
 }
 
 #: Where a cure has several changes, what the page calls each.
@@ -55,6 +57,15 @@ CHANGES = {
     "Model": "call the fused kernel",
     "SelectivelyCheckpointed": "fused, and checkpoint all but products",
     "FusedBlocksCheckpointed": "fused, and checkpoint each block",
+}
+
+#: What the figures call tensors.
+TENSORS = {
+    "bmm": "QKᵀ",
+    "mm": "logits",
+    "to_copy": "in 32 bit",
+    "log_softmax": "log-softmax",
+    "nll_loss_backward": "its gradient",
 }
 
 #: What the page calls a run.
@@ -102,6 +113,26 @@ def shown(cure: Cure) -> list[Found]:
     return [found(version, cure.workloads[0], cure.modes[-1]) for version in cure.versions]
 
 
+def run_of(cure: str, name: str, training: bool = True, which: int = 0) -> Found:
+    """A program of a cure, on the first of its workloads or another."""
+    (version,) = (v for v in CURES[cure].versions if v.__name__ == name)
+    return found(version, CURES[cure].workloads[which], training)
+
+
+def profiles(cure: str, names: Mapping[str, str], training: bool = True) -> Picture:
+    """The profiles of some programs of a cure, by what the figure calls them."""
+    runs = {words: run_of(cure, name, training).predicted for name, words in names.items()}
+    traces = {words: t for words, t in runs.items() if t}
+    return figures.profiles(traces, TENSORS, same_time=cure != "loss")
+
+
+def kept_per_score(cure: str, name: str) -> float:
+    """Bytes kept for each score, without copies of Q, K and V in another dtype."""
+    w = CURES[cure].workloads[0]
+    casts = 3 * w.head_elements * 2 if cure == "autocast" else 0
+    return (run_of(cure, name).recorded.saved_bytes - casts) / w.score_elements
+
+
 def table_of_cures() -> Table:
     """All cures: the symptom, the change that saves most, and the peaks before and after it."""
     rows = []
@@ -109,7 +140,7 @@ def table_of_cures() -> Table:
         for cure in map(CURES.__getitem__, names):
             before, *after = (run.recorded.peak_bytes / 1e6 for run in shown(cure))
             best = min(range(len(after)), key=after.__getitem__)
-            symptom = f"[{cure.symptom}](#what-to-do-{section})"
+            symptom = f"[{cure.symptom}](#{section})"
             rows.append((symptom, change(cure, cure.after[best]), before, after[best]))
     columns = {"symptom": "", "best change": "", "before (MB)": ",.1f", "after (MB)": ",.1f"}
     return Table(columns, rows)

@@ -109,6 +109,17 @@ def at_the_loss() -> tuple[int, ...]:
     return tuple(map(sum, zip(*rows.values(), strict=True)))
 
 
+def parts() -> dict[str, dict[str, int]]:
+    """The columns as bars, without gradients: in a few words -> name -> bytes."""
+    rows = ledger()
+    names = "kept by attention", "kept by the rest", "logits, at their peak", "weights", "optimizer"
+    columns = "standard", "fused", "fused, in\ncheckpoints"
+    return {
+        words: {name.partition(",")[0]: rows[name][place] for name in names}
+        for place, words in enumerate(columns)
+    }
+
+
 def table_of_llama() -> Table:
     """The ledger in GB, and what of it is there at once."""
     total = {"at the loss: all but gradients": at_the_loss()}
