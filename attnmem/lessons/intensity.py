@@ -185,7 +185,7 @@ def numbers() -> dict[str, Any]:
         "special_tera": softmax.special / exp_seconds / 1e12,
         "exp_ms": 1e3 * exp_seconds,
         "products_ms": 1e3 * product_seconds(W, H100),
-        "h100_l2": H100.l2_mib,
+        "h100_l2": known(H100.l2_bytes) / 1e6,
         **{f"s_{n}_mb": replace(SHORT, seq_len=n).score_bytes / 1e6 for n in (512, 1024, 2048)},
         "llama_d": LLAMA.head_dim,
         "llama_n": LLAMA.context,
