@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tabulate import tabulate
 
-LINK = r"\[([^\]]+)\]\((#[\w-]+|https://[^)\s]+)\)"
+LINK = r"\[([^\]]+)\]\(((?:[\w-]+\.html)?#[\w-]+|https://[^)\s]+)\)"
 
 
 class Table:
@@ -14,7 +14,7 @@ class Table:
     ``columns``: name -> format of its numbers, as in ``format(value, ",.1f")``, or with text
     around it, as in ``"{:.2f} ms".format(value)``; ``""`` for text, and for numbers as they are.
     ``None`` is a dash. A column with a number is aligned at the right. Text may have code between
-    backticks, and be a link, ``[text](#label)`` within the page or ``[text](https://…)``.
+    backticks, and be a link: ``[text](#label)``, ``[text](page.html#label)``, ``[text](https://…)``.
 
     >>> Table({"N": "", "share": ".0%"}, [(512, 0.5), (1024, None)])
        N    share

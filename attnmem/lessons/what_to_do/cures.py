@@ -140,10 +140,16 @@ def table_of_cures() -> Table:
         for cure in map(CURES.__getitem__, names):
             before, *after = (run.recorded.peak_bytes / 1e6 for run in shown(cure))
             best = min(range(len(after)), key=after.__getitem__)
-            symptom = f"[{cure.symptom}](#{section})"
+            symptom = f"[{cure.symptom}]({_place(section)})"
             rows.append((symptom, change(cure, cure.after[best]), before, after[best]))
     columns = {"symptom": "", "best change": "", "before (MB)": ",.1f", "after (MB)": ",.1f"}
     return Table(columns, rows)
+
+
+def _place(section: str) -> str:
+    """Where the table of the page on what to do leads: a section of it, or of another page."""
+    page = "" if section.startswith("what-to-do-") else "more-cures.html"
+    return f"{page}#{section}"
 
 
 def change(cure: Cure, version: Callable[..., Any]) -> str:
