@@ -69,6 +69,8 @@ def numbers() -> dict[str, Any]:
         "llama_first_gb": there[0] / 1e9,
         "llama_last_gb": there[-1] / 1e9,
         "h100_gb": accelerator("H100 SXM").memory_bytes / 1e9,
+        "whole_mb": shown(CURES["accumulation"])[0].recorded.peak_bytes / 1e6,
+        "parts_mb": shown(CURES["accumulation"])[1].recorded.peak_bytes / 1e6,
         "copies_mb": (split.recorded.saved_bytes - plain.recorded.saved_bytes) / 1e6,
         "kept_autocast": kept_per_score("autocast", "autocast_unfused"),
         "kept_plain": kept_per_score("fused kernel", "unfused"),

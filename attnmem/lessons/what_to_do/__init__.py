@@ -59,8 +59,6 @@ def numbers() -> dict[str, Any]:
         "kept_dropout": kept_per_score("dropout", "unfused_dropout"),
         "llama_words": ledger.VOCABULARY,
         "more_flops": _flops("FusedBlocksCheckpointed") / _flops("Model") - 1,
-        "whole_mb": shown(CURES["accumulation"])[0].recorded.peak_bytes / 1e6,
-        "parts_mb": shown(CURES["accumulation"])[1].recorded.peak_bytes / 1e6,
         "tokens": logits.batch * logits.seq_len,
         "logits_mb": logits.batch * logits.seq_len * 50_257 * 4 / 1e6,
         "loss_mb": run_of("loss", "WholeLogits").recorded.peak_bytes / 1e6,
