@@ -43,7 +43,7 @@ def test_figures_are_visible_and_described(seen):
         "intensity": 3,
         "roofline": 4,
         "training": 2,
-        "published": 2,
+        "published": 3,
         "what-to-do": 2,
         "more-cures": 2,
         "tiles": 4,

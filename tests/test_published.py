@@ -120,3 +120,13 @@ def test_the_parts_add_up_to_what_is_printed():
     bars = [bar for bar in picture.axes[0].patches if isinstance(bar, Rectangle)]
     assert [bar.get_width() for bar in bars] == [2, 2, 2, 0.5, 2, 0.25]
     assert [bar.get_x() for bar in bars] == [0, 2, 4, 6, 0, 2]
+
+
+def test_where_nothing_is_left_no_rest_is_drawn_and_a_limit_is_named():
+    axes = numbers()["kept"].axes[0]
+    bars = [bar for bar in axes.patches if isinstance(bar, Rectangle)]
+    assert len(bars) == 8 + 16
+    assert [axes.lines[0].get_xdata()[0], axes.texts[-1].get_text()] == [
+        80 * 2**30 / 1e9,
+        "one H100",
+    ]

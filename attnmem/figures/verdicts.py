@@ -1,11 +1,13 @@
 """The book's pictures of printed numbers."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib import rc_context
 
 from attnmem.figures.style import BLUE, GREEN, GREY, ORANGE, STYLE, Picture
 
+WORDS: Any = {"ha": "center", "va": "center", "color": "white", "fontsize": 9}
 # verdict -> marker and colour; the first is drawn first.
 MARKS = {
     "matches": ("o", BLUE),
@@ -45,18 +47,29 @@ def ratios(rows: Mapping[str, Sequence[tuple[float, str]]]) -> Picture:
 
 
 @rc_context(STYLE)
-def parts(bars: Mapping[str, tuple[int, float, float]], unit: str) -> Picture:
-    """What numbers may be made of: name -> (how many products, the size of each, the rest)."""
+def parts(
+    bars: Mapping[str, tuple[int, float, float]], unit: str, limit: tuple[str, float] | None = None
+) -> Picture:
+    """What numbers may be made of: name -> (how many equal parts, the size of each, the rest).
+
+    ``limit`` is a device's, its name and value in the same unit: a dashed line, named beside the
+    first bar.
+    """
     figure = Picture(figsize=(8.0, 1.0 + 0.7 * len(bars)))
     axes = figure.subplots()
     for place, (how_many, size, rest) in enumerate(bars.values()):
         for index in range(how_many):
             axes.barh(place, size, left=index * size, color=BLUE, edgecolor="white")
             middle = (index + 0.5) * size
-            axes.text(middle, place, f"{size:.1f}", ha="center", va="center", color="white")
+            axes.text(middle, place, f"{size:.3g}", **WORDS)
         left = how_many * size
-        axes.barh(place, rest, left=left, color=ORANGE, edgecolor="white")
-        axes.text(left + rest / 2, place, f"{rest:.1f}", ha="center", va="center", color="white")
+        if rest:
+            axes.barh(place, rest, left=left, color=ORANGE, edgecolor="white")
+            axes.text(left + rest / 2, place, f"{rest:.3g}", **WORDS)
+    if limit:
+        name, at = limit
+        axes.axvline(at, color=GREY, linestyle="--", zorder=0.9)  # behind the parts
+        axes.annotate(name, (at, 0), (4, 0), textcoords="offset points", color=GREY, va="center")
     axes.set_yticks(range(len(bars)), list(bars))
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
