@@ -55,6 +55,10 @@ OF_ROOFS = {
     "scale": [(0.25, "launches"), (0.75, "memory")],
     "softmax": [(0.5, "launches"), (0.25, "kernel")],
 }
+OVER_ROOFS: dict[str, dict[str, tuple[float, float]]] = {
+    "scale": {"A": (1e-3, 1.25e-3), "B": (5e-4, 1e-3)},
+    "PV": {"A": (0, 2e-3), "B": (0, 1e-3)},
+}
 
 KEPT = {16: 65.0 * W.head_bytes, 32: 33.0 * W.head_bytes}
 ONE, TWO = {512: 1e6, 1024: 4e6}, {512: 1e5, 1024: 2e5}
@@ -73,6 +77,7 @@ DRAW: dict[str, Callable[[], Any]] = {
     "roof": lambda: figures.roof(ROOFS[0], PREDICTED, ROOFS[1]),
     "rooflines": lambda: figures.rooflines(ROOFS, PREDICTED, MEASURED, {"exp": 4e12}),
     "shares": lambda: figures.shares(OF_ROOFS, ["a", "b"], "cases"),
+    "over_roof": lambda: figures.over_roof(OVER_ROOFS),
     "traffic": lambda: figures.traffic(SHARES, [10**6, 10**7, 10**8], LIMITS),
     "lifetimes": lambda: figures.lifetimes(TRAINING),
     "live": lambda: figures.live({"one": TRAINING, "two": TRAINING}),
@@ -378,6 +383,31 @@ def test_shares_colours_each_cell_by_its_limit_the_stronger_the_larger_the_share
     assert quarter[3] == half[3] < kernel[3] < memory[3]
     assert (ticks(axes.xaxis), ticks(axes.yaxis)) == (["a", "b"], list(OF_ROOFS))
     assert axes.get_xlabel() == "cases"
+
+
+def test_over_roof_stacks_what_a_step_took_beyond_its_roof_on_the_roof():
+    figure = DRAW["over_roof"]()
+    (axes,) = figure.axes
+    roofs, rest = axes.containers
+    assert [bar.get_width() for bar in roofs] == [1, 0.5, 0, 0]
+    assert [(bar.get_x(), bar.get_width()) for bar in rest] == [
+        (1, 0.25),
+        (0.5, 0.5),
+        (0, 2),
+        (0, 1),
+    ]
+    assert {to_hex(bar.get_facecolor()).upper() for bar in roofs} == {BLUE}
+    assert {to_hex(bar.get_facecolor()).upper() for bar in rest} == {ORANGE}
+    middles = [bar.get_y() + bar.get_height() / 2 for bar in roofs]
+    assert middles == pytest.approx([0, 1, 2.5, 3.5])  # a gap between steps
+    assert written(axes) == [
+        (text, (float(text), at))
+        for text, at in zip(("1.25", "1.00", "2.00", "1.00"), [0, 1, 2.5, 3.5], strict=True)
+    ]
+    assert ticks(axes.yaxis) == ["scale, A", "scale, B", "PV, A", "PV, B"]
+    assert axes.get_xlabel() == "time (ms)"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["roof", "beyond the roof"]
 
 
 def test_traffic_shows_every_share_and_where_the_cache_ends():

@@ -4,7 +4,7 @@ from attnmem.figures.allocator import segments
 from attnmem.figures.attention import matrices, shapes
 from attnmem.figures.bands import profiles
 from attnmem.figures.blocks import across, block_traffic, tiles
-from attnmem.figures.counted import shares, traffic
+from attnmem.figures.counted import over_roof, shares, traffic
 from attnmem.figures.levels import hierarchy
 from attnmem.figures.memory import (
     ledger,
@@ -38,6 +38,7 @@ __all__ = [
     "matrices",
     "memory_bars",
     "memory_curves",
+    "over_roof",
     "pages",
     "peaks",
     "profiles",

@@ -1,4 +1,4 @@
-"""The book's pictures of what was measured, step by step: shares of a roof, bytes counted."""
+"""The book's pictures of what was measured, step by step: times and roofs, bytes counted."""
 
 from collections.abc import Mapping, Sequence
 
@@ -43,6 +43,38 @@ def shares(
 
 
 @rc_context(STYLE)
+def over_roof(times: Mapping[str, Mapping[str, tuple[float, float]]]) -> Picture:
+    """Times of steps (step -> device -> the least seconds, the seconds taken), a bar for each.
+
+    A bar is blue as far as the roof allows, and orange beyond. The devices of a step stand below
+    each other.
+    """
+    rows = [
+        (f"{step}, {device}", 1e3 * least, 1e3 * taken)
+        for step, devices in times.items()
+        for device, (least, taken) in devices.items()
+    ]
+    names, roofs, taken = zip(*rows, strict=True)
+    figure = Picture(figsize=(6.4, 1.4 + 0.36 * len(rows)))
+    axes = figure.subplots()
+    devices = len(rows) // len(times)
+    places = [row + 0.5 * (row // devices) for row in range(len(rows))]
+    rest = [whole - roof for whole, roof in zip(taken, roofs, strict=True)]
+    axes.barh(places, roofs, color=BLUE, label="roof")
+    axes.barh(places, rest, left=roofs, color=ORANGE, label="beyond the roof")
+    for place, whole in zip(places, taken, strict=True):
+        at = whole, place
+        axes.annotate(f"{whole:.2f}", at, (4, 0), textcoords="offset points", va="center")
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlabel="time (ms)", xlim=(0, 1.12 * max(taken)))
+    figure.legend(frameon=False, loc="outside upper center", ncols=2)
+    return figure
+
+
+@rc_context(STYLE)
 def traffic(
     shares: Mapping[str, Sequence[float]], sizes: Sequence[int], limits: Mapping[str, float]
 ) -> Picture:
@@ -54,7 +86,7 @@ def traffic(
     axes = figure.subplots()
     megabytes = [size / 1e6 for size in sizes]
     for (name, line), marker, colour in zip(
-        shares.items(), "os^v", (BLUE, ORANGE, GREEN, GREY), strict=True
+        shares.items(), "os^v", (BLUE, ORANGE, GREEN, GREY), strict=False
     ):
         axes.plot(megabytes, line, marker=marker, color=colour, label=name)
     for height, (name, size) in enumerate(limits.items()):
