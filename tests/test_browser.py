@@ -47,7 +47,7 @@ def test_figures_are_visible_and_described(seen):
         "what-to-do": 2,
         "more-cures": 2,
         "tiles": 4,
-        "one-token": 4,
+        "one-token": 5,
         "more-gpus": 4,
     }
     figures |= dict.fromkeys(("setup", "notation", "status"), 0)

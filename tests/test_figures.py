@@ -12,8 +12,7 @@ from matplotlib.colors import to_hex, to_rgba
 from matplotlib.text import Text
 
 from attnmem import Workload, figures, standard_attention, trace
-from attnmem.cache import token_bytes, weight_bytes
-from attnmem.catalog import accelerator, model
+from attnmem.catalog import accelerator
 from attnmem.catalog.levels import levels
 from attnmem.figures.blocks import COLOURS
 from attnmem.figures.style import BLUE, GREEN, GREY, ORANGE
@@ -62,7 +61,7 @@ OVER_ROOFS: dict[str, dict[str, tuple[float, float]]] = {
 
 KEPT = {16: 65.0 * W.head_bytes, 32: 33.0 * W.head_bytes}
 ONE, TWO = {512: 1e6, 1024: 4e6}, {512: 1e5, 1024: 2e5}
-LLAMA, LATENT = model("Llama 3.1 8B"), model("DeepSeek-V2-Lite")
+
 
 DRAW: dict[str, Callable[[], Any]] = {
     "shapes": lambda: figures.shapes(replace(W, seq_len=1024)),
@@ -84,10 +83,11 @@ DRAW: dict[str, Callable[[], Any]] = {
     "profiles": lambda: figures.profiles({"one": TRAINING, "two": TRAINING}, {"P": "weights"}),
     "tiles": lambda: figures.tiles(blocks=3, row=1, column=2),
     "block_traffic": lambda: figures.block_traffic(W, KEPT, {32: 2e8}, 3.0 * W.head_bytes),
-    "cache_growth": lambda: figures.cache_growth([LLAMA, LATENT], [1000, 10**6]),
+    "token_cost": lambda: figures.token_cost({"one": 12e9, "two": 24e9}, 4e12, 8e10, 1e15),
     "pages": lambda: figures.pages((20, 50), 64, 16),
-    "token_times": lambda: figures.token_times(
-        {"one": ONE, "two": TWO}, {"two": TWO}, {"one": ONE}
+    "programs_at_work": lambda: figures.programs_at_work({"few": 2, "many": 99}, 30),
+    "over_bytes": lambda: figures.over_bytes(
+        {"one": [(1e6, 3.0), (1e9, 1.5)], "two": [(4e9, 0.9)]}, 1e9, 0.5
     ),
     "held": lambda: figures.held(3, 1),
     "balance": lambda: figures.balance(3),
@@ -587,23 +587,13 @@ def test_across_draws_each_program_and_what_was_measured():
     assert share.get_ylim() == (0, 1)
 
 
-def test_cache_growth_shows_the_cache_over_the_weights():
-    (axes,) = DRAW["cache_growth"]().axes
-    for of, (tokens, ratios) in zip((LLAMA, LATENT), lines(axes), strict=False):
-        assert tokens == [1000, 10**6]
-        assert ratios == [n * token_bytes(of) / weight_bytes(of) for n in tokens]
-    assert lines(axes)[2][1] == [1, 1]  # as much as the weights
-    assert {text for text, _ in written(axes)} >= {LLAMA.name, LATENT.name}
-
-
-def test_no_line_of_cache_growth_crosses_the_name_of_the_limit():
-    figure = figures.cache_growth([model("GPT-2 medium"), LLAMA], [1000, 10**7])
-    (axes,) = figure.axes
-    figure.draw_without_rendering()
-    (name,) = (text for text in axes.texts if text.get_text() == "the weights")
-    for line in axes.lines:
-        path = line.get_path().transformed(line.get_transform())
-        assert not path.intersects_bbox(name.get_window_extent(), filled=False)
+def test_token_cost_adds_what_is_read_and_shows_how_little_is_computed():
+    (axes,) = DRAW["token_cost"]().axes
+    expected = [(0, -0.35, 3, 0.7), (3, -0.35, 6, 0.7), (0, 0.65, 0.08, 0.7)]
+    assert bars(axes) == [pytest.approx(bar) for bar in expected]
+    names = [text for text, _ in written(axes)]
+    assert names == ["one, 12.00 GB\n3.00 ms", "two, 24.00 GB\n6.00 ms", "80 GFLOPs\n0.080 ms"]
+    assert ticks(axes.yaxis) == ["reading", "arithmetic"]
 
 
 def test_pages_shows_what_is_reserved_and_pages_in_turn():
@@ -619,14 +609,22 @@ def test_pages_shows_what_is_reserved_and_pages_in_turn():
     assert [place for _, place in written(below)] == [(104, 0.5)]
 
 
-def test_token_times_shows_what_is_predicted_and_recorded():
-    (axes,) = DRAW["token_times"]().axes
-    assert lines(axes)[:2] == [([*x], [*x.values()]) for x in (ONE, TWO)]
-    assert marked(axes, "o") == [*TWO.items()]
-    assert marked(axes, "x") == [*ONE.items()]
-    colours = [line.get_color() for line in axes.lines]
-    assert colours == [colours[0], colours[1], colours[1], colours[0]]
-    assert labels(axes) == ("tokens in the cache", "time of one layer")
+def test_programs_at_work_fills_a_box_for_each_program_as_far_as_there_are_boxes():
+    few, many = DRAW["programs_at_work"]().axes
+    for axes, filled in ((few, 2), (many, 30)):
+        colours = [p.get_facecolor() for p in axes.patches]
+        assert colours == [to_rgba(ORANGE)] * filled + [to_rgba("none")] * (30 - filled)
+        assert len({p.get_xy() for p in axes.patches}) == 30
+    assert [axes.get_title() for axes in (few, many)] == ["few", "many"]
+
+
+def test_over_bytes_shows_each_ratio_and_where_it_is_near_one():
+    (axes,) = DRAW["over_bytes"]().axes
+    assert marked(axes, "o") == [(1e6, 3.0), (1e9, 1.5), (4e9, 0.9)]
+    (near,) = axes.patches
+    assert (*near.get_xy(), near.get_width(), near.get_height()) == (1e9, 0.5, 7e9, 1.0)
+    assert [text for text, _ in written(axes)] == ["within 50%"]
+    assert labels(axes) == ("caches of one layer", "time / what bytes say")
 
 
 def test_step_bytes_stacks_the_share_of_the_weights_on_the_cache():

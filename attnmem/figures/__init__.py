@@ -18,7 +18,7 @@ from attnmem.figures.memory import (
 from attnmem.figures.programs import Peak, program_peaks
 from attnmem.figures.ranks import balance, held, links, rank_peaks
 from attnmem.figures.speed import Point, Roof, intensities, roof, rooflines
-from attnmem.figures.tokens import cache_growth, pages, step_bytes, token_times
+from attnmem.figures.tokens import over_bytes, pages, programs_at_work, step_bytes, token_cost
 
 __all__ = [
     "Peak",
@@ -27,7 +27,6 @@ __all__ = [
     "across",
     "balance",
     "block_traffic",
-    "cache_growth",
     "held",
     "hierarchy",
     "intensities",
@@ -38,11 +37,13 @@ __all__ = [
     "matrices",
     "memory_bars",
     "memory_curves",
+    "over_bytes",
     "over_roof",
     "pages",
     "peaks",
     "profiles",
     "program_peaks",
+    "programs_at_work",
     "rank_peaks",
     "roof",
     "rooflines",
@@ -52,6 +53,6 @@ __all__ = [
     "stacks",
     "step_bytes",
     "tiles",
-    "token_times",
+    "token_cost",
     "traffic",
 ]

@@ -7,38 +7,32 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, NullLocator
 
-from attnmem.cache import token_bytes, weight_bytes
-from attnmem.catalog.models import Model
 from attnmem.figures.blocks import COLOURS
-from attnmem.figures.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    STYLE,
-    Picture,
-    keep_apart,
-    lengths_axis,
-    limit,
-    name_line,
-)
+from attnmem.figures.style import BLUE, GREEN, GREY, ORANGE, STYLE, Picture
 from attnmem.workload import ceil_div
 
 
 @rc_context(STYLE)
-def cache_growth(models: Sequence[Model], tokens: Sequence[int]) -> Picture:
-    """The cache over the tokens of all users, over the weights of a model, both in 16 bit."""
-    figure = Picture()
+def token_cost(read: Mapping[str, float], bandwidth: float, flops: float, rate: float) -> Picture:
+    """The milliseconds in which one token's bytes are read, and in which it is computed.
+
+    ``read``: what is read, name -> bytes; ``bandwidth`` and ``rate``: bytes and FLOPs a second.
+    """
+    figure = Picture(figsize=(8.0, 2.1))
     axes = figure.subplots()
-    for model, colour in zip(models, COLOURS, strict=False):
-        line = [n * token_bytes(model) / weight_bytes(model) for n in tokens]
-        axes.plot(tokens, line, color=colour)
-        name_line(axes, tokens[-1], line[-1], model.name, colour)
-    axes.set(xscale="log", yscale="log", xlabel="tokens of all users", ylabel="cache / weights")
-    axes.set_xlim(tokens[0], tokens[-1])
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    limit(axes, tokens[0], 1, "the weights")
-    keep_apart(axes)
+    start = 0.0
+    for (name, size), colour in zip(read.items(), (ORANGE, BLUE), strict=False):
+        time = 1e3 * size / bandwidth
+        axes.barh(0, time, left=start, color=colour, height=0.7)
+        label = f"{name}, {size / 1e9:.2f} GB\n{time:.2f} ms"
+        axes.text(start + time / 2, 0, label, color="white", ha="center", va="center")
+        start += time
+    time = 1e3 * flops / rate
+    axes.barh(1, time, color=GREEN, height=0.7)
+    axes.text(time + 0.01 * start, 1, f"{flops / 1e9:.0f} GFLOPs\n{time:.3f} ms", va="center")
+    axes.set_yticks([0, 1], ["reading", "arithmetic"])
+    axes.set(xlabel="time of one token (ms)", xlim=(0, 1.01 * start), ylim=(1.5, -0.5))
+    axes.grid(visible=False, axis="y")
     return figure
 
 
@@ -79,27 +73,52 @@ def _box(axes: Axes, start: float, width: float, colour: str, *, fill: bool = Tr
 
 
 @rc_context(STYLE)
-def token_times(
-    lines: Mapping[str, Mapping[int, float]],
-    dots: Mapping[str, Mapping[int, float]],
-    crosses: Mapping[str, Mapping[int, float]] | None = None,
-) -> Picture:
-    """Seconds over the tokens of a cache: predicted lines, recorded dots, crosses of another way.
+def programs_at_work(programs: Mapping[str, int], multiprocessors: int) -> Picture:
+    """The multiprocessors of a GPU as boxes, in a panel for each way to start so many programs.
 
-    Each maps a name to (tokens -> seconds); a name has the same colour in all three.
+    A box is filled if it gets a program: they are dealt out one by one.
     """
-    figure = Picture()
+    figure = Picture(figsize=(8.0, 2.7))
+    columns = 12
+    rows = ceil_div(multiprocessors, columns)
+    for axes, (title, started) in zip(
+        figure.subplots(1, len(programs), squeeze=False)[0], programs.items(), strict=True
+    ):
+        for place in range(multiprocessors):
+            y, x = divmod(place, columns)
+            colour = ORANGE if place < started else "none"
+            axes.add_patch(
+                Rectangle((x, y), 0.8, 0.8, facecolor=colour, edgecolor=GREY, linewidth=0.8)
+            )
+        axes.set(xlim=(-0.2, columns), ylim=(rows, -0.2), aspect="equal")
+        axes.set_title(title, fontsize=12)
+        axes.axis("off")
+    return figure
+
+
+@rc_context(STYLE)
+def over_bytes(
+    found: Mapping[str, Sequence[tuple[float, float]]], least: float, within: float
+) -> Picture:
+    """How many times as long as its bytes say a layer takes, over the bytes of its caches.
+
+    ``found``: of each kind of cache, (bytes, times as long); shaded: from ``least`` bytes on, what
+    differs from 1 by no more than ``within``.
+    """
+    figure = Picture(figsize=(8.0, 3.6))
     axes = figure.subplots()
-    colours = dict(zip(lines, COLOURS, strict=False))
-    for name, line in lines.items():
-        axes.plot([*line], [*line.values()], color=colours[name])
-        name_line(axes, max(line), line[max(line)], name, colours[name])
-    for marker, found in (("o", dots), ("x", crosses or {})):
-        for name, points in found.items():
-            axes.plot([*points], [*points.values()], marker, color=colours[name])
-    lengths_axis(axes, sorted({n for points in dots.values() for n in points}), rotation=30)
-    axes.set(yscale="log", xlabel="tokens in the cache", ylabel="time of one layer")
-    axes.yaxis.set_major_formatter(EngFormatter(unit="s"))
+    for (name, points), colour in zip(found.items(), COLOURS, strict=False):
+        axes.plot(*zip(*points, strict=True), "o", color=colour, label=name)
+    most = 2 * max(size for points in found.values() for size, _ in points)
+    axes.axhline(1, color=GREY, linewidth=1, linestyle="--")
+    axes.add_patch(
+        Rectangle((least, 1 - within), most - least, 2 * within, color=GREEN, alpha=0.25)
+    )
+    axes.text(least, 1 + 2 * within, f"within {within:.0%}", color=GREEN, va="bottom")
+    axes.set(xscale="log", xlabel="caches of one layer", ylabel="time / what bytes say")
+    axes.set(xlim=(None, most), ylim=(0, None))
+    axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
+    axes.legend(frameon=False)
     return figure
 
 

@@ -8,10 +8,11 @@ import torch
 from attnmem import figures
 from attnmem.cache import max_cached_tokens, token_bytes, weight_bytes
 from attnmem.catalog import accelerator, model, recognise
-from attnmem.lessons.shared import known
+from attnmem.lessons.shared import at_most, known
 from attnmem.lessons.table import Table
 from attnmem.measurement import decode_record
-from attnmem.measurement.decode import CACHES, EIGHT_BIT, FEW, SHORTEST, Cell, inputs
+from attnmem.measurement.decode import CACHES, EIGHT_BIT, SHORTEST, Cell, inputs
+from attnmem.measurement.decode_record import Found
 from attnmem.prediction.call import trace_call
 from attnmem.prediction.trace import Trace
 from attnmem.tiles import decode
@@ -45,19 +46,37 @@ def over(cache: str, tokens: int, **options: Any) -> float:
     return recorded(cache, tokens, **options) / predicted(cell) - 1
 
 
+def on_top() -> list[float]:
+    """The seconds beyond those of the bytes, of each MHA and GQA below :data:`GIGABYTE`."""
+    return [
+        known(found.graph).seconds - predicted(cell)
+        for cell, found in of_sizes(("MHA", "GQA"))
+        if cell.cache_bytes < GIGABYTE
+    ]
+
+
 def excess(cache: str, tokens: int) -> float:
     """The seconds beyond those of the bytes, and of the shortest cache."""
     cell, _ = RECORD.find(cache, tokens)
     return recorded(cache, tokens) - predicted(cell) - recorded(cache, SHORTEST)
 
 
+def of_sizes(caches: tuple[str, ...]) -> list[tuple[Cell, Found]]:
+    """Our kernel over caches of 16 bit, of all users and lengths but the shortest."""
+    return [
+        (cell, found)
+        for cell, found in RECORD.cells.items()
+        if (cell.cache in caches and cell.workload.kv_len != SHORTEST)
+        and (cell.program, cell.splits, cell.eight_bit) == ("kernel", None, False)
+    ]
+
+
 def large(caches: tuple[str, ...] = ("MHA", "GQA")) -> list[float]:
     """How much longer than predicted our kernel takes for caches of at least :data:`GIGABYTE`."""
     return [
         known(found.graph).seconds / predicted(cell) - 1
-        for cell, found in RECORD.cells.items()
-        if (cell.cache in caches and cell.cache_bytes >= GIGABYTE)
-        and (cell.program, cell.splits, cell.eight_bit) == ("kernel", None, False)
+        for cell, found in of_sizes(caches)
+        if cell.cache_bytes >= GIGABYTE
     ]
 
 
@@ -108,6 +127,19 @@ def kernel_bytes(cell: Cell) -> int:
     return 4 * w.batch * w.heads * parts * (d_v + 2) + w.o_bytes
 
 
+def table_of_designs() -> Table:
+    """What a token leaves in one layer, by how heads of queries share heads of keys."""
+    rows = []
+    for name, w in CACHES.items():
+        latent = name == "latent"
+        kept = w.head_dim if latent else 2 * known(w.kv_heads) * w.head_dim
+        heads = "one vector" if latent else str(w.kv_heads)
+        rows.append((name, heads, kept, 2 * w.heads * CACHES["MHA"].head_dim / kept))
+    return Table(
+        {"cache": "", "heads of keys": "", "numbers a token": ",", "times less": ".3g"}, rows
+    )
+
+
 def table_of_caches() -> Table:
     """What each model keeps of a token, at its context, and its weights."""
     rows = []
@@ -141,6 +173,25 @@ def table_of_cards() -> Table:
 
 
 def table_of_times() -> Table:
+    """One layer, from a small cache to large ones: what its bytes say, and what was recorded."""
+    cells = (("GQA", 1, EIGHT_K), ("GQA", 1, LONG), ("GQA", 32, EIGHT_K), ("MHA", 1, LONG))
+    rows = []
+    for name, users, n in (*cells, ("MHA", 32, EIGHT_K)):
+        cell, _ = RECORD.find(name, n, users=users)
+        bytes_say, took = predicted(cell), recorded(name, n, users=users)
+        near = "yes"
+        if cell.cache_bytes < GIGABYTE:
+            near = "no: launches show" if n == EIGHT_K else "no: under a gigabyte"
+        sizes = f"{name}, {users} × {n:,}", cell.cache_bytes / 1e9
+        rows.append((*sizes, 1e6 * bytes_say, 1e6 * took, took / bytes_say, near))
+    return Table(
+        {"cache, users × tokens": "", "GB": ".2f", "bytes say (µs)": ",.1f", "took (µs)": ",.1f"}
+        | {"times": ".2f", f"within {at_most(max(map(abs, large()))):.0%}": ""},
+        rows,
+    )
+
+
+def table_of_one_user() -> Table:
     """One layer, one user: its cache's bytes, the time that they say, and what was recorded."""
     rows = []
     for name in CACHES:
@@ -151,23 +202,8 @@ def table_of_times() -> Table:
             times = 1e6 * bytes_say, 1e6 * took, took / bytes_say
             rows.append((name, n, cell.cache_bytes / 1e6, *times, flash))
     return Table(
-        {"cache": "", "tokens": ",", "cache (MB)": ",.1f", "predicted (µs)": ",.1f"}
-        | {"kernel (µs)": ",.1f", "of predicted": ".1f", "flash (µs)": ",.1f"},
-        rows,
-    )
-
-
-def table_of_users() -> Table:
-    """Our kernel for 1 and 32 users of 8192 tokens: time of a layer, and for each user."""
-    rows = []
-    for name in ("MHA", "GQA"):
-        for users in (1, 32):
-            time = recorded(name, EIGHT_K, users=users)
-            each = 1e6 * time / users
-            rows.append((name, users, 1e6 * time, each, over(name, EIGHT_K, users=users)))
-    return Table(
-        {"cache": "", "users": "", "layer (µs)": ",.1f", "for each user (µs)": ",.2f"}
-        | {"over predicted": "+.0%"},
+        {"cache": "", "tokens": ",", "cache (MB)": ",.1f", "bytes say (µs)": ",.1f"}
+        | {"kernel (µs)": ",.1f", "times": ".2f", "flash (µs)": ",.1f"},
         rows,
     )
 
@@ -175,14 +211,14 @@ def table_of_users() -> Table:
 def table_of_splits() -> Table:
     """Our kernel with the keys of a head in one part, and in as many as fill the GPU."""
     rows = []
-    for name in CACHES:
+    for name in ("MHA", "GQA", "MQA"):
         cell, _ = RECORD.find(name, LONG)
         heads = cell.workload.key_shape[1]
         _, parts = decode.cut(LONG, heads, None, known(CARD.multiprocessors))
         one, many = recorded(name, LONG, splits=1), recorded(name, LONG)
-        rows.append((name, heads, parts, heads * parts, 1e6 * one, 1e6 * many, one / many))
+        rows.append((name, heads, 1e6 * one, heads * parts, 1e6 * many, one / many))
     return Table(
-        {"cache": "", "heads": ",", "parts of each": ",", "programs": ",", "uncut (µs)": ",.0f"}
+        {"cache": "", "programs": ",", "uncut (µs)": ",.0f", "parts": ","}
         | {"cut (µs)": ",.0f", "times as fast": ".1f"},
         rows,
     )
@@ -204,32 +240,29 @@ def table_of_memory() -> Table:
 
 
 def table_of_eight_bits() -> Table:
-    """A cache of 16 bit and two ways to read one of 8."""
+    """A long cache of 16 bit, and two ways to read one of 8."""
     rows = []
-    for n in FEW:
-        wide, _ = RECORD.find("GQA", n)
-        narrow, _ = RECORD.find("GQA", n, eight_bit=True)
-        times = (
-            recorded("GQA", n),
-            recorded("GQA", n, eight_bit=True),
-            recorded("GQA", n, "cast", eight_bit=True),
-        )
-        sizes = wide.cache_bytes / 1e6, narrow.cache_bytes / 1e6
-        rows.append((n, *sizes, *(1e6 * t for t in times)))
-    return Table(
-        {"tokens": ",", "16 bit (MB)": ",.1f", "8 bit (MB)": ",.1f", "16 bit (µs)": ",.1f"}
-        | {"8 bit, in the kernel (µs)": ",.1f", "8 bit, cast before (µs)": ",.1f"},
-        rows,
-    )
+    for name, program, narrow in (
+        ("16 bit", "kernel", False),
+        ("8 bit, cast in the kernel", "kernel", True),
+        ("8 bit, cast before", "cast", True),
+    ):
+        cell, _ = RECORD.find("GQA", LONG, program, eight_bit=narrow)
+        time = recorded("GQA", LONG, program, eight_bit=narrow)
+        rows.append((name, cell.cache_bytes / 1e6, 1e6 * time))
+    return Table({"cache": "", "MB": ",.0f", "took (µs)": ",.0f"}, rows)
 
 
-def times_figure() -> Any:
-    """Predicted and recorded times over the tokens of one user."""
-    lengths = recorded_lengths(1)
-    lines = {c: {n: predicted(RECORD.find(c, n)[0]) for n in lengths} for c in CACHES}
-    dots = {c: {n: recorded(c, n) for n in lengths} for c in CACHES}
-    crosses = {"MQA": {n: recorded("MQA", n, splits=1) for n in lengths}}
-    return figures.token_times(lines, dots, crosses)
+def near_figure() -> Any:
+    """How many times as long as its bytes say a layer takes, over the bytes of its caches."""
+    found = {
+        name: [
+            (cell.cache_bytes, known(times.graph).seconds / predicted(cell))
+            for cell, times in of_sizes((name,))
+        ]
+        for name in ("MHA", "GQA")
+    }
+    return figures.over_bytes(found, GIGABYTE, at_most(max(map(abs, large()))))
 
 
 def step_seconds(users: int, tokens: int) -> float:
