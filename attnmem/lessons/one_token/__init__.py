@@ -26,6 +26,7 @@ from attnmem.lessons.one_token.times import (
     large,
     latent_ratios,
     near_figure,
+    of_sizes,
     on_top,
     over,
     predicted,
@@ -224,6 +225,10 @@ def claims() -> dict[str, bool]:
         "some are faster than predicted, by no more than is printed, none than the data sheet": (
             0.03 < beyond() <= float(f"{numbers()['beyond']:.2f}")
             and READING / (1 - beyond()) < CARD.bandwidth
+        ),
+        "caches of MQA and latent ones are further off": all(
+            known(found.graph).seconds / predicted(cell) - 1 > max(map(abs, large()))
+            for cell, found in of_sizes(("MQA", "latent"))
         ),
         "half a gigabyte does not": (
             over("GQA", LONG) > numbers()["large_over"]
