@@ -116,6 +116,12 @@ def test_the_text_of_a_notebook_needs_no_book(built_book, name):
             assert "glue" not in cell.source
 
 
+def test_a_notebook_has_the_tables_that_are_folded(built_book):
+    text = "".join(cell.source for cell in notebook(built_book, "messages").cells)
+    assert text.count("<table>") == 4
+    assert '<a href="https://github.com/dogkeeper886/ollama37/issues/63">ollama37#63</a>' in text
+
+
 def test_the_notebook_to_fill_in_has_no_solutions(built_book):
     cells = code(notebook(built_book, "exercises").cells)
     assert sum("check(" in cell for cell in cells) == len(EXERCISES)

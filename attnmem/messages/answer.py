@@ -41,7 +41,7 @@ SENTENCES = {
     "nothing": "No tensor that we know has this size: of attention, the MLP, the loss or a table "
     "of words, with what you said, and else at common lengths and batches. Heads, tokens, batch "
     "and vocabulary all help.",
-    "more": "  and {rest} more",
+    "more": "  and {rest} more of the same kind",
     "cure": "What to do: what-to-do.html#{cure}",
     "capacity": "It is more than the whole card has: no setting of the allocator helps.",
     "free": "More was free than was asked for: another limit than the card's memory stopped it, "

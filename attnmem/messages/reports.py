@@ -24,8 +24,9 @@ class Report:
     ``message`` that its program printed, or said in ``words``, such as ``"86 GB"``; ``binary``: its
     GB are GiB; ``at_least``: so many and more. ``kind`` is that of the tensor, ``tensor`` has the
     factors that we multiply to get it, ``letters`` the same in letters, ``mistaken`` those that its
-    author may have multiplied. ``given`` are the sizes that the report says, or the program that it
-    names: what :func:`attnmem.messages.answer.explain` is asked with.
+    author may have multiplied. ``read_off``: nobody says how long the sequence was, so its length,
+    or a part of it, is chosen by the size. ``given`` are the sizes that the report says, or the
+    program that it names: what :func:`attnmem.messages.answer.explain` is asked with.
     """
 
     where: str
@@ -36,6 +37,7 @@ class Report:
     words: str = ""
     binary: bool = False
     at_least: bool = False
+    read_off: bool = False
     letters: str = ""
     tensor: tuple[int, ...] = ()
     mistaken: tuple[int, ...] = ()

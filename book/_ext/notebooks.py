@@ -89,6 +89,8 @@ class Page:
                 label = self._number("figure", options["name"])
                 image = f"![{options['alt']}](attachment:{argument}.svg)"
                 return f"{image}\n\n**{label}.** {text}"
+            if kind == "glue":  # a table that is folded
+                return "".join(self.glued[argument]["text/html"])
             if kind == "table-caption":
                 return f"**{self._number('table', argument)}.** {text}"
             if kind == "literalinclude":
