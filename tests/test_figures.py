@@ -82,7 +82,7 @@ DRAW: dict[str, Callable[[], Any]] = {
     "live": lambda: figures.live({"one": TRAINING, "two": TRAINING}),
     "profiles": lambda: figures.profiles({"one": TRAINING, "two": TRAINING}, {"P": "weights"}),
     "tiles": lambda: figures.tiles(blocks=3, row=1, column=2),
-    "block_traffic": lambda: figures.block_traffic(W, KEPT, {32: 2e8}, 3.0 * W.head_bytes),
+    "block_traffic": lambda: figures.block_traffic(W, KEPT, 3.0 * W.head_bytes),
     "token_cost": lambda: figures.token_cost({"one": 12e9, "two": 24e9}, 4e12, 8e10, 1e15),
     "pages": lambda: figures.pages((20, 50), 64, 16),
     "programs_at_work": lambda: figures.programs_at_work({"few": 2, "many": 99}, 30),
@@ -568,11 +568,10 @@ def test_tiles_shows_one_tile_at_work_and_what_is_merged():
 
 def test_block_traffic_shows_the_formula_and_what_was_counted():
     (axes,) = DRAW["block_traffic"]().axes
-    line, counted, more, memory = lines(axes)
-    assert line == ([16, 32], [costs.received(W, 16), costs.received(W, 32)])
-    assert counted == ([16, 32], [*KEPT.values()])
-    assert more == ([32], [2e8])
-    assert memory[1] == [3 * W.head_bytes] * 2
+    line, counted, memory = lines(axes)
+    assert line == ([16, 32], [costs.received(W, b) / W.head_bytes for b in (16, 32)])
+    assert counted == ([16, 32], [size / W.head_bytes for size in KEPT.values()])
+    assert memory[1] == [3] * 2
     assert labels(axes) == ("queries b of a block", "received")
 
 
@@ -582,9 +581,9 @@ def test_across_draws_each_program_and_what_was_measured():
     assert axes.lines[0].get_color() == axes.lines[2].get_color() != axes.lines[1].get_color()
     assert dict(written(axes)) == {"one": (1024, 4e6), "two": (1024, 2e5)}
     assert labels(axes) == ("sequence length N", "peak")
-    (share,) = figures.across({"one": {512: 0.5}}, {}, share=True).axes
-    assert labels(share) == ("sequence length N", "share of the roof")
-    assert share.get_ylim() == (0, 1)
+    (times,) = figures.across({"one": {512: 0.5}}, {}, of="time", unit="s").axes
+    assert labels(times) == ("sequence length N", "time")
+    assert times.yaxis.get_major_formatter()(0.5) == "500 ms"
 
 
 def test_token_cost_adds_what_is_read_and_shows_how_little_is_computed():

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from matplotlib import rc_context
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import EngFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, NullLocator
 
 from attnmem.figures.style import (
     BLUE,
@@ -62,31 +62,26 @@ def tiles(blocks: int = 5, row: int = 2, column: int = 3) -> Picture:
 
 
 @rc_context(STYLE)
-def block_traffic(
-    w: Workload, as_asked: Mapping[int, float], more: Mapping[int, float], memory: float
-) -> Picture:
-    """What multiprocessors receive over the queries of a block: the formula, and counted.
+def block_traffic(w: Workload, counted: Mapping[int, float], memory: float) -> Picture:
+    """What multiprocessors receive over the queries of a block, in X: the formula, and counted.
 
-    ``as_asked`` and ``more``: queries -> bytes, where it is what the loop asks for and where not.
-    ``memory``: the bytes that the GPU's memory was read for, whatever the block.
+    ``counted``: queries -> bytes. ``memory``: the bytes that the GPU's memory was read for,
+    whatever the block.
     """
     figure = Picture()
     axes = figure.subplots()
-    queries = sorted(as_asked)
-    line = [costs.received(w, b) for b in queries]
+    queries = sorted(counted)
+    line = [costs.received(w, b) / w.head_bytes for b in queries]
     axes.plot(queries, line, color=BLUE)
     name_line(axes, queries[-1], line[-1], "X + 2X·N/b", BLUE)
-    axes.plot(queries, [as_asked[b] for b in queries], "o", color=ORANGE)
-    for b, size in more.items():
-        axes.plot(b, size, "x", color=ORANGE, markersize=9, markeredgewidth=2)
-        name_line(axes, b, size, "more than asked", ORANGE)
-    axes.plot(queries, [memory] * len(queries), "--", color=GREY)
-    name_line(axes, queries[-1], memory, "from memory: 3X", GREY)
+    axes.plot(queries, [counted[b] / w.head_bytes for b in queries], "o", color=ORANGE)
+    axes.plot(queries, [memory / w.head_bytes] * len(queries), "--", color=GREY)
+    name_line(axes, queries[-1], memory / w.head_bytes, "from memory: 3X", GREY)
     axes.set_xscale("log", base=2)
     axes.set_xticks(queries, [str(b) for b in queries])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set(yscale="log", xlabel="queries b of a block", ylabel="received")
-    axes.yaxis.set_major_formatter(EngFormatter(unit="B"))
+    axes.set(yscale="log", xlabel="queries b of a block", ylabel="received", ylim=(1, None))
+    axes.yaxis.set_major_formatter("{x:g}X")
     return figure
 
 
@@ -95,12 +90,13 @@ def across(
     lines: Mapping[str, Mapping[int, float]],
     dots: Mapping[str, Mapping[int, float]],
     *,
-    share: bool = False,
+    of: str = "peak",
+    unit: str = "B",
     lifts: Mapping[str, float] | None = None,
 ) -> Picture:
-    """Programs over N: lines, and dots for what was measured; name -> (N -> bytes).
+    """Programs over N: lines, and dots for what was measured; name -> (N -> a value).
 
-    With ``share``, values are shares of 1. ``lifts`` moves names at the ends of lines up, in
+    ``of`` says what the values are, in ``unit``. ``lifts`` moves names at the ends of lines up, in
     points. A name has the same colour in both.
     """
     figure = Picture()
@@ -114,11 +110,6 @@ def across(
     for name, found in dots.items():
         axes.plot([*found], [*found.values()], "o", color=colours[name])
     lengths_axis(axes, lengths, rotation=30)
-    if share:
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-        axes.set(ylabel="share of the roof", ylim=(0, 1))
-    else:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(EngFormatter(unit="B"))
-        axes.set_ylabel("peak")
+    axes.set(yscale="log", ylabel=of)
+    axes.yaxis.set_major_formatter(EngFormatter(unit=unit))
     return figure

@@ -45,6 +45,16 @@ def largest_block(w: Workload, memory: int) -> int:
     return max(b for b in range(1, w.seq_len) if costs.fast_bytes(w, (b, 16)) <= memory)
 
 
+def by_hand() -> list[float]:
+    """Both halves of the row that the page computes by hand, their factor, and the whole of it."""
+    s, v = torch.tensor([[1.0, 3.0, 2.0, 5.0]]), torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    left, right = attend(s[:, :2].clone(), v[:2]), attend(s[:, 2:].clone(), v[2:])
+    both = merge(left, right)
+    factor = (left.maximum - both.maximum).exp()
+    rows = left.total, left.output, right.total, right.output, factor, both.total, both.output
+    return [x.item() for x in (*rows, finish(both)[0])]
+
+
 def table_of_peaks() -> Table:
     """The peak of the eager program in units of X, and what it needs beside tensors of N."""
     rows = []

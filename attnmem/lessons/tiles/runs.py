@@ -6,7 +6,7 @@ from typing import Any
 
 from attnmem.catalog import model, recognise
 from attnmem.formulas import peak_bytes, standard_steps
-from attnmem.lessons.shared import SHORT, W, known
+from attnmem.lessons.shared import W, known
 from attnmem.lessons.table import Table
 from attnmem.lessons.tiles.cuts import eager_traffic, products
 from attnmem.measurement import passes_record
@@ -30,6 +30,8 @@ NAMES = {
     "compiled": "compiled",
 }
 LLAMA = model("Llama 3.1 8B")
+TILE = (128, 128)  # the page's
+SHOWN = tuple(2**power for power in range(11, 18))  # below, launches take most of the time
 # Our kernel with each block size that was tried on W: seconds, and the fastest of them.
 TRIED = {c: t for c, t in RECORD.blocks.items() if c.workload == W and not c.causal}
 BEST_CELL = min(TRIED, key=lambda cell: TRIED[cell])
@@ -62,19 +64,6 @@ def share(name: str, w: Workload, *, causal: bool = False) -> float:
     """What share of the ideal fused pass's roof the forward pass of a program reaches."""
     seconds = known(found(name, w, causal=causal).seconds)
     return max(least(w, causal=causal).values()) / seconds
-
-
-def recorded_lengths(name: str) -> list[int]:
-    """The sequence lengths at which a program was timed."""
-    return sorted(
-        c.workload.seq_len
-        for c, f in RECORD.passes.items()
-        if (c.program, c.causal, c.training) == (name, False, False)
-        and replace(c.workload, seq_len=W.seq_len) == W
-        and (name != "tiled" or c.block == EAGER)
-        and f.seconds
-        and not (name == "triton" and c.block != BEST)
-    )
 
 
 def training_ratios() -> list[float]:
@@ -120,50 +109,69 @@ def table_of_traffic() -> Table:
     )
 
 
-def table_of_programs(w: Workload = HALF) -> Table:
-    """Peak, bytes, time and share of the roof of each program."""
+def table_of_programs() -> Table:
+    """Peak, bytes and time of the programs of which the page speaks; tiles are small ones."""
+    shown = {name: found(name, HALF) for name in ("standard", "triton", "flash", "cudnn")}
+    shown["tiled"] = RECORD.find("tiled", HALF, block=TILE)
+    return Table(FORWARD, [_forward(NAMES[name], shown[name]) for name in NAMES if name in shown])
+
+
+FORWARD = {"program": "", "peak (X)": ".2f", "memory (X)": ",.1f", "received (X)": ",.0f"}
+FORWARD |= {"forward (ms)": ",.4g"}
+
+
+def _forward(title: str, run: Found) -> tuple[str | float | None, ...]:
+    x = HALF.head_bytes
+    moved = None if run.read is None else (run.read + known(run.written)) / x
+    received = run.received and run.received / x
+    return title, known(run.peak_bytes) / x, moved, received, 1e3 * known(run.seconds)
+
+
+def table_of_passes() -> Table:
+    """The same of each program that was recorded, its share of the roof, and time with backward."""
     rows = []
     for name, title in NAMES.items():
-        run, train = found(name, w), found(name, w, training=True)
-        moved = run.read is not None and (run.read + known(run.written)) / w.head_bytes
-        received = run.received and run.received / w.head_bytes
-        times = 1e3 * known(run.seconds), share(name, w), 1e3 * known(train.seconds)
-        peak = known(run.peak_bytes) / w.head_bytes
-        rows.append((title, peak, moved or None, received, *times))
-    return Table(
-        {"program": "", "peak (X)": ".2f", "memory (X)": ",.1f", "received (X)": ",.0f"}
-        | {"forward (ms)": ".3f", "share of roof": ".0%", "with backward (ms)": ".2f"},
-        rows,
-    )
+        train = found(name, HALF, training=True)
+        more = share(name, HALF), 1e3 * known(train.seconds)
+        rows.append((*_forward(title, found(name, HALF)), *more))
+    return Table(FORWARD | {"share of roof": ".0%", "with backward (ms)": ".2f"}, rows)
 
 
 def peak_lines() -> tuple[dict[str, dict[int, float]], dict[str, dict[int, float]]]:
-    """Peaks of three ways over N: by formula, and recorded."""
-    lengths = [2**power for power in range(9, 18)]
-    across = {n: replace(SHORT, seq_len=n) for n in lengths}
+    """Peaks of standard attention and of our kernel over N: by formula, and recorded."""
+    across = {n: replace(W, seq_len=n) for n in SHOWN}
     lines: dict[str, dict[int, float]] = {
         "standard": {n: peak_bytes(w) for n, w in across.items()},
-        "tiles": {n: costs.peak_bytes(w, EAGER) for n, w in across.items()},
-        "4X + L": {n: 4 * w.head_bytes + 4 * w.heads * n for n, w in across.items()},
+        "our kernel": {n: kernel_peak(w) for n, w in across.items()},
     }
-    names = {"standard": "standard", "tiles": "tiled", "4X + L": "triton"}
     dots: dict[str, dict[int, float]] = {
-        title: {
-            n: known(found(name, across[n]).peak_bytes)
-            for n in LENGTHS
-            if name != "tiled" or n <= 16384
+        NAMES[name]: {
+            n: known(found(name, w).peak_bytes) for n, w in across.items() if n in LENGTHS
         }
-        for title, name in names.items()
+        for name in ("standard", "triton")
     }
     return lines, dots
 
 
-def shares() -> dict[str, dict[int, float]]:
-    """The share of the roof of each program over N."""
+def kernel_peak(w: Workload) -> int:
+    """4X + L: Q, K, V, O and a number a row."""
+    return 4 * w.head_bytes + 4 * w.batch * w.heads * w.seq_len
+
+
+def times() -> dict[str, dict[int, float]]:
+    """The forward seconds of programs over N."""
     return {
-        title: {n: share(name, replace(W, seq_len=n)) for n in recorded_lengths(name)}
-        for name, title in NAMES.items()
+        NAMES[name]: {
+            n: known(found(name, replace(W, seq_len=n)).seconds) for n in SHOWN if n in LENGTHS
+        }
+        for name in ("standard", "triton", "flash", "cudnn")
     }
+
+
+def standard_over_ours() -> list[float]:
+    """How many times as long standard attention takes, from the first length that is shown on."""
+    found = times()
+    return [found["standard"][n] / seconds for n, seconds in found["our kernel"].items()]
 
 
 def tried() -> tuple[dict[int, float], dict[int, float]]:
