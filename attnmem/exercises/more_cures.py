@@ -29,4 +29,24 @@ EXERCISES: tuple[Exercise, ...] = (
         limit=1.34,  # twice as many queries are as good an answer
         advice="a chunk of queries in a checkpoint keeps no scores",
     ),
+    Number(
+        right=70.6 * (2 + 2 + 12) / 8,
+        unit="GB",
+        mistakes={
+            "that is of weights and gradients: the optimizer has 12 bytes more": 70.6 * 4 / 8,
+            "that is of weights alone": 70.6 * 2 / 8,
+            "that is of all cards together": 70.6 * 16,
+            "that is of the optimizer alone: weights and gradients take 4 bytes more": 70.6
+            * 12
+            / 8,
+        },
+    ),
+    Number(
+        right=2.5,
+        unit="",
+        mistakes={
+            "that is the mean of the two means: the second part has fewer targets": 3.0,
+            "that is the sum of the two means": 6.0,
+        },
+    ),
 )

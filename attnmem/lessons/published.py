@@ -101,6 +101,7 @@ def numbers() -> dict[str, Any]:
         "paper_kb": PAPER.published,
         "square_gb": SQUARE.compute() * 2**30 / 1e9,
         "square_gib": SQUARE.compute(),
+        "paper_gib": PAPER.published * 1000 * 128_000 / 2**30,
         "paper_gb": PAPER.published * 1000 * 128_000 / 1e9,
         "both": sum(map(_right_in_decimal, BINARY)),
         "binary": len(BINARY),

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from attnmem import figures
+from attnmem.cache import token_bytes, weight_bytes
 from attnmem.catalog import accelerator
 from attnmem.formulas import peak_bytes
 from attnmem.lessons.more_gpus.memory import (
@@ -84,7 +85,6 @@ __all__ = [
     "table_of_cards",
     "table_of_context_parallel",
     "table_of_memory",
-    "table_of_printed",
     "table_of_ranks",
     "table_of_times",
 ]
@@ -183,6 +183,7 @@ def numbers() -> dict[str, Any]:
         "four_cards": PEAKS[8192],
         "few_tflops": few,
         "many_tflops": many,
+        "printed": table_of_printed(),
         "step_s": STEP_SECONDS,
         "adam": ADAM,
         "state": STATE,
@@ -196,6 +197,8 @@ def numbers() -> dict[str, Any]:
         "case_exchange_seconds": attention_flops() / exchange_rate() / 8,
         "case_weights": weights_flops() / attention_flops(),
         "case_few_cards": fewest("all-to-all", LARGE),
+        "case_few_80": fewest("all-to-all", SMALL),
+        "read_gb": (MILLION * token_bytes(LLAMA) + weight_bytes(LLAMA)) / 1e9,
         "case_gather_80": fewest("gather", SMALL),
         "case_ring_80": fewest("ring", SMALL),
         "case_waiting_gb": max(waited) * part(MILLION, 8) / 1e9,
@@ -265,6 +268,9 @@ def claims() -> dict[str, bool]:
             peak_bytes(ALONE) > 2 * ALONE.score_bytes > CARD.memory_bytes
         ),
         "and did not fit": all(on.alone is None for on in WIDE.ranks),
+        "two cards of either size hold the cache and the weights": all(
+            memory < 1e9 * numbers()["read_gb"] < 2 * memory for memory in (SMALL, LARGE)
+        ),
         "two ranks fit": by_formula(WIDE.cell, 2) < CARD.memory_bytes,
         "balance saves what the bound says, within five per cent of it": all(
             1 <= _ratio(training=t) / efficiency(2) < 1.05 for t in (False, True)

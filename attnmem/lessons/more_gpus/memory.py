@@ -86,7 +86,7 @@ def as_recorded(t: Trace, found: Measurement) -> bool:
 
 
 def table_of_memory() -> Table:
-    """The peak of each split on two ranks, GB: by formula, traced, and as two allocators said."""
+    """The peak of each split on two ranks: its formula, and GB, as traces and allocators say."""
     named = {
         f"{split}, {run}": find(split, training=training)
         for run, training in (("forward", False), ("training", True))
@@ -94,11 +94,8 @@ def table_of_memory() -> Table:
     } | {f"{split}, standard": find(split, 32768, flash=False) for split in ("ring", "gather")}
     rows = []
     for name, made in named.items():
-        sizes = by_formula(made.cell, 2), traced(made.cell, 0, 2).peak_bytes
-        found = (on.memory.peak_allocated_bytes for on in made.ranks)
-        rows.append((name, in_letters(made.cell, 2), *(n / 1e9 for n in (*sizes, *found))))
-    names = ("in GB", "traced", "GPU 0", "GPU 1")
-    return Table({"split": "", "formula": ""} | dict.fromkeys(names, ".3f"), rows)
+        rows.append((name, in_letters(made.cell, 2), by_formula(made.cell, 2) / 1e9))
+    return Table({"split": "", "formula": "", "GB": ".3f"}, rows)
 
 
 def in_letters(cell: Cell, ranks: int) -> str:
@@ -131,14 +128,11 @@ def sent(split: str, seq_len: int, ranks: int) -> float | None:
 def table_of_ranks() -> Table:
     """One layer of Llama 3 8B at a million tokens: what ranks hold and send, in MB."""
     rows = []
-    groups = LLAMA.heads // LLAMA.kv_heads
     for ranks in RANKS:
-        x = part(MILLION, ranks)
-        held = (4 * x / groups, 2 * ranks * x / groups) if ranks > 1 else (None, None)
         moved = [sent(way, MILLION, ranks) for way in ("ring", "all-to-all")]
-        sizes = (None if size is None else size / 1e6 for size in (x, *held, *moved))
-        rows.append((ranks, *sizes))
-    names = ("x", "two blocks", "all K, V", "ring sends", "all-to-all sends")
+        sizes = (part(MILLION, ranks), *moved)
+        rows.append((ranks, *(None if size is None else size / 1e6 for size in sizes)))
+    names = ("x", "ring sends", "all-to-all sends")
     return Table({"R": ""} | dict.fromkeys(names, ",.0f"), rows)
 
 

@@ -162,10 +162,10 @@ def table_of_cards() -> Table:
     """Llama 3 8B on cards: GB of each, by split, and seconds of a step's attention."""
     rows = []
     for ranks in (4, 8, 16, 32, 64):
-        shares = (fixed_bytes() / ranks, kept_bytes() / ranks)
-        layers = [layer_bytes(s, ranks) for s in ("ring", "gather")]
-        few = layer_bytes("all-to-all", ranks) if ranks <= LLAMA.heads else None
-        sizes = (None if s is None else s / 1e9 for s in (*shares, *layers, few))
+        shares = (fixed_bytes() + kept_bytes()) / ranks
+        whole = [card_bytes(s, ranks) for s in ("ring", "gather")]
+        few = card_bytes("all-to-all", ranks) if ranks <= LLAMA.heads else None
+        sizes = (None if s is None else s / 1e9 for s in (shares, *whole, few))
         rows.append((ranks, *sizes, attention_flops() / training_rate() / ranks))
-    names = ("weights, Adam", "kept", "ring", "gather", "all-to-all")
-    return Table({"cards": ""} | dict.fromkeys(names, ",.1f") | {"seconds": ",.0f"}, rows)
+    names = ("shares", "ring", "gather", "all-to-all")
+    return Table({"cards": ""} | dict.fromkeys(names, ",.0f") | {"seconds": ",.0f"}, rows)

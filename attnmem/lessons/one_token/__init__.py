@@ -21,6 +21,7 @@ from attnmem.lessons.one_token.times import (
     RECORD,
     TABLE,
     beyond,
+    eight_bit_gains,
     excess,
     kernel_bytes,
     large,
@@ -31,6 +32,7 @@ from attnmem.lessons.one_token.times import (
     over,
     predicted,
     recorded,
+    shared,
     step_seconds,
     table_of_caches,
     table_of_cards,
@@ -80,6 +82,7 @@ def numbers() -> dict[str, Any]:
     flops = 2 * READ + 4 * LLAMA.layers * token.score_elements * token.head_dim
     users = max_cached_tokens(LLAMA, CARD.memory_bytes) // LONG
     layer = RECORD.find("GQA", LONG)[0].cache_bytes
+    cast = traced(RECORD.find("GQA", LONG, "cast", eight_bit=True)[0])
     most = parts_of(LONG)
     return {
         "origin": f"recorded{made_by} on {RECORD.provenance}",
@@ -123,8 +126,15 @@ def numbers() -> dict[str, Any]:
         "own_us": 1e6 * predicted(RECORD.find("GQA", EIGHT_K)[0]),
         "mqa_us": 1e6 * recorded("MQA", LONG),
         "mqa_bytes_us": 1e6 * predicted(RECORD.find("MQA", LONG)[0]),
-        "latent_least": min(r for n, r in latent_ratios().items() if n >= EIGHT_K),
-        "latent_most": max(r for n, r in latent_ratios().items() if n >= EIGHT_K),
+        "latent_least": min(latent_ratios().values()),
+        "latent_most": max(latent_ratios().values()),
+        "latent_many_least": min(many := [*latent_ratios(8).values(), *latent_ratios(32).values()]),
+        "latent_many_most": max(many),
+        "shared_least": min(shared()),
+        "shared_most": max(shared()),
+        "layer_weights": (READ - TABLE) / 1e9,
+        "eight_there_mb": cast.parameter_bytes / 1e6,
+        "eight_made_mb": cast.peak_bytes / 1e6,
         "floor_us": 1e6 * floor,
         "shortest": SHORTEST,
         "even_users": read / (EIGHT_K * token_bytes(LLAMA)),
@@ -132,9 +142,9 @@ def numbers() -> dict[str, Any]:
         "multiprocessors": known(CARD.multiprocessors),
         "s_share": 2 * token.score_bytes / peak_bytes(token),
         "peak_gb": peak_bytes(token) / 1e9,
-        "eight_many": recorded("GQA", LONG, users=32)
-        / recorded("GQA", LONG, users=32, eight_bit=True),
-        "eight_gain": recorded("GQA", LONG) / recorded("GQA", LONG, eight_bit=True),
+        "eight_least": min(eight_bit_gains()[1:]),
+        "eight_many": max(eight_bit_gains()[1:]),
+        "eight_gain": eight_bit_gains()[0],
         "cast_slower": recorded("GQA", LONG, "cast", eight_bit=True) / recorded("GQA", LONG),
         "prefill_weights_pflop": weights_flops / 1e15,
         "prefill_attention_pflop": products / 1e15,
@@ -234,6 +244,15 @@ def claims() -> dict[str, bool]:
             over("GQA", LONG) > numbers()["large_over"]
             and 0.45e9 < RECORD.find("GQA", LONG)[0].cache_bytes < GIGABYTE / 1.8
         ),
+        "and the same bytes of 8 or 32 users take less": (
+            len(shared()) > 2 and max(shared()) < 0.1 < over("GQA", LONG)
+        ),
+        "a cast makes a copy of two times the 8-bit cache, and little more": (
+            2 < numbers()["eight_made_mb"] / numbers()["eight_there_mb"] < 2.02
+        ),
+        "8 bits gain with one user, and less with many": (
+            eight_bit_gains()[0] > max(eight_bit_gains()[1:]) and min(eight_bit_gains()) > 1
+        ),
         "launches are a part of what comes on top of a small cache": (
             recorded("GQA", SHORTEST) < min(on_top())
         ),
@@ -246,7 +265,7 @@ def claims() -> dict[str, bool]:
             and abs(excess("MQA", LONG // 4) / excess("MQA", LONG // 16) / 4 - 1) < 0.05
         ),
         "standard attention is faster on a latent cache than our kernel, from 8192 tokens on": all(
-            ratio > 1 for n, ratio in latent_ratios().items() if n >= EIGHT_K
+            ratio > 1 for users in (1, 8, 32) for ratio in latent_ratios(users).values()
         ),
         "from 14 users of 8192 tokens on a step reads more cache than weights": (
             math.ceil(numbers()["even_users"]) == 14

@@ -80,11 +80,31 @@ def large(caches: tuple[str, ...] = ("MHA", "GQA")) -> list[float]:
     ]
 
 
-def latent_ratios() -> dict[int, float]:
-    """Tokens of one user -> our kernel's time on a latent cache over that of standard attention."""
+def latent_ratios(users: int = 1) -> dict[int, float]:
+    """Tokens of a user -> our kernel's time on a latent cache over that of standard attention."""
     return {
-        n: recorded("latent", n) / recorded("latent", n, "standard") for n in recorded_lengths(1)
+        n: recorded("latent", n, users=users) / recorded("latent", n, "standard", users=users)
+        for n in recorded_lengths(users)
+        if n >= EIGHT_K
     }
+
+
+def shared() -> list[float]:
+    """How much longer than predicted 8 and 32 users' caches take, as large as one user's of GQA."""
+    size = RECORD.find("GQA", LONG)[0].cache_bytes
+    return [
+        known(found.graph).seconds / predicted(cell) - 1
+        for cell, found in of_sizes(("MHA", "GQA"))
+        if cell.cache_bytes == size and cell.workload.batch > 1
+    ]
+
+
+def eight_bit_gains() -> list[float]:
+    """How many times as fast 8 bits are as 16 at the longest length, by users: 1, 8, 32."""
+    return [
+        recorded("GQA", LONG, users=users) / recorded("GQA", LONG, users=users, eight_bit=True)
+        for users in (1, 8, 32)
+    ]
 
 
 def beyond() -> float:
@@ -181,7 +201,7 @@ def table_of_times() -> Table:
         bytes_say, took = predicted(cell), recorded(name, n, users=users)
         near = "yes"
         if cell.cache_bytes < GIGABYTE:
-            near = "no: launches show" if n == EIGHT_K else "no: under a gigabyte"
+            near = "no: launches show" if n == EIGHT_K else "no: one user, half a gigabyte"
         sizes = f"{name}, {users} × {n:,}", cell.cache_bytes / 1e9
         rows.append((*sizes, 1e6 * bytes_say, 1e6 * took, took / bytes_say, near))
     return Table(

@@ -29,7 +29,7 @@ from attnmem.measurement.records import Record
 from attnmem.measurement.timing import PRODUCTS
 from attnmem.prediction.trace import trace
 from attnmem.programs import standard_attention
-from attnmem.roofline import CACHED, NEAR, share_of_roof
+from attnmem.roofline import CACHED, NEAR, ridge_point, share_of_roof
 from attnmem.timeline import SOFTMAX_OPS
 from attnmem.workload import Workload
 
@@ -248,6 +248,7 @@ def numbers() -> dict[str, Any]:
         **{f"judged_{roof}": len(found) for roof, found in judged().items()},
         **{f"best_{roof}": max(s.share for s in found) for roof, found in judged().items()},
         "wide": standard_steps(WIDE)[0].intensity,
+        "sheet_balance": ridge_point(CARD, matrix=True),
         "balance_fill": CEILINGS.matmul["float16"] / CEILINGS.largest["fill"],
         "balance_sum": CEILINGS.matmul["float16"] / CEILINGS.largest["sum"],
         **{f"fp32_{d}": n for d, n in limited_by_arithmetic(FULL, WITH_VECTOR_RATE).items()},

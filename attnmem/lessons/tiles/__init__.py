@@ -31,6 +31,7 @@ from attnmem.lessons.tiles.runs import (
     SMALL,
     TILE,
     TRIED,
+    case_rate,
     case_seconds,
     found,
     kernel_peak,
@@ -112,6 +113,8 @@ def numbers() -> dict[str, Any]:
         "traffic_us": 1e6 * parts["traffic"],
         "compiled_training": _with_backward("compiled") / _with_backward("cudnn"),
         "worst_training": at_most(max(training_ratios()) - 1),
+        "trained": len(training_ratios()),
+        "trained_faster": sum(ratio < 1 for ratio in training_ratios()),
         "ridge": products(HALF, 2) / (4 * x),
         "more_printed": fused.published / standard.published - 1,
         "more_products": 7 / 6 - 1,
@@ -127,6 +130,8 @@ def numbers() -> dict[str, Any]:
         "llama_n": w.seq_len,
         "llama_layers": LLAMA.layers,
         "llama_ms": 1e3 * case_seconds("triton"),
+        "llama_tflops": case_rate("triton") / 1e12,
+        "llama_cudnn_tflops": case_rate("cudnn") / 1e12,
         "llama_all_s": LLAMA.layers * case_seconds("triton"),
         "llama_cudnn_s": LLAMA.layers * case_seconds("cudnn"),
         "card_gb": RECORD.provenance.memory_bytes / 1e9,
@@ -166,8 +171,8 @@ def _claims_on_memory() -> dict[str, bool]:
         ),
         "the row by hand": (
             [round(x, 4) for x in by_hand()[:-1]]
-            == [1.1353, 2.1353, 1.0498, 4.1494, 0.1353, 1.2034, 4.4383]
-            and round(by_hand()[-1], 3) == round(4.4383 / 1.2034, 3) == 3.688
+            == [1.3679, 2.3679, 1.0498, 4.1494, 0.1353, 1.2349, 4.4698]
+            and round(by_hand()[-1], 2) == round(4.4698 / 1.2349, 2) == 3.62
         ),
         "small tiles need a thirtieth": 29.5 < peak_bytes(HALF) / costs.peak_bytes(HALF, TILE) < 30,
         "strips grow with N": all(
@@ -262,7 +267,7 @@ def _claims_on_time() -> dict[str, bool]:
         ),
         "cuDNN takes less than products and exponentials": known(found("cudnn", HALF).seconds)
         < least(HALF)["products"] + least(HALF)["exponentials"],
-        "launches take most of the time below 2048": all(
+        "launches take most of the time up to 2048": all(
             known(found("triton", replace(W, seq_len=n)).seconds)
             > 0.95 * known(found("triton", replace(W, seq_len=2048)).seconds)
             for n in (512, 1024)

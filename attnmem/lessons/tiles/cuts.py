@@ -47,7 +47,7 @@ def largest_block(w: Workload, memory: int) -> int:
 
 def by_hand() -> list[float]:
     """Both halves of the row that the page computes by hand, their factor, and the whole of it."""
-    s, v = torch.tensor([[1.0, 3.0, 2.0, 5.0]]), torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    s, v = torch.tensor([[2.0, 3.0, 2.0, 5.0]]), torch.tensor([[1.0], [2.0], [3.0], [4.0]])
     left, right = attend(s[:, :2].clone(), v[:2]), attend(s[:, 2:].clone(), v[2:])
     both = merge(left, right)
     factor = (left.maximum - both.maximum).exp()
