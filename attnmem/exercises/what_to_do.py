@@ -42,7 +42,7 @@ EXERCISES: tuple[Exercise, ...] = (
         right={"A": "checkpoint", "B": "no_grad", "C": "fused", "D": "loss"},
         mistakes={
             "A": "A: each layer keeps its tensors: let each block keep its input alone.",
-            "B": "B: without it every batch keeps a graph for a backward pass that never comes.",
+            "B": "B: without it each layer keeps its tensors for a backward pass that never comes.",
             "C": "C: what grows with the square is S and P, and a fused kernel stores neither.",
             "D": "D: the logits are what is large: some hundred tokens of the loss at a time.",
         },

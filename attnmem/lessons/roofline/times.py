@@ -248,6 +248,7 @@ def numbers() -> dict[str, Any]:
         **{f"judged_{roof}": len(found) for roof, found in judged().items()},
         **{f"best_{roof}": max(s.share for s in found) for roof, found in judged().items()},
         "wide": standard_steps(WIDE)[0].intensity,
+        "f16_tflops": CEILINGS.matmul["float16"] / 1e12,
         "sheet_balance": ridge_point(CARD, matrix=True),
         "balance_fill": CEILINGS.matmul["float16"] / CEILINGS.largest["fill"],
         "balance_sum": CEILINGS.matmul["float16"] / CEILINGS.largest["sum"],
