@@ -206,7 +206,7 @@ def accumulated(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 CURES = (
     Cure(
         name="autocast",
-        symptom="Autocast to 16 bit saves nothing",
+        symptom="Autocast to `bf16` saves nothing",
         cause="under autocast softmax runs in 32 bit: 6 bytes per score are kept",
         change="the fused call under autocast",
         before=autocast_unfused,

@@ -1,5 +1,6 @@
 """More cures: a ledger of a whole model, names, copies and casts, compiled code and graphs."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -10,6 +11,8 @@ from attnmem import figures
 from attnmem.catalog import accelerator
 from attnmem.cures import CURES
 from attnmem.cures.compiled import timed
+from attnmem.cures.kernels import unfused
+from attnmem.cures.training import layers_unfused
 from attnmem.lessons.shared import made, total
 from attnmem.lessons.table import Table
 from attnmem.lessons.what_to_do import ledger
@@ -74,6 +77,11 @@ def numbers() -> dict[str, Any]:
         "copies_mb": (split.recorded.saved_bytes - plain.recorded.saved_bytes) / 1e6,
         "kept_autocast": kept_per_score("autocast", "autocast_unfused"),
         "kept_plain": kept_per_score("fused kernel", "unfused"),
+        "auto_mb": _under_autocast(unfused, None) / 1e6,
+        "auto_f16_mb": _under_autocast(unfused, torch.float16) / 1e6,
+        "four_mb": _under_autocast(layers_unfused, None) / 1e6,
+        "four_f16_mb": _under_autocast(layers_unfused, torch.float16) / 1e6,
+        "four_bf16_mb": _under_autocast(layers_unfused, torch.bfloat16) / 1e6,
         "f16_mb": _softmax_in_32_bit(torch.float16) / 1e6,
         "bf16_mb": _softmax_in_32_bit(torch.bfloat16) / 1e6,
         "compiled": run_of("compile", "Compiled", training=False).recorded.peak_bytes,
@@ -86,6 +94,16 @@ def _softmax_in_32_bit(dtype: torch.dtype, training: bool = True) -> int:
     """The traced peak of softmax in 32 bit, with inputs in ``dtype``."""
     cure = CURES["softmax in 32 bit"]
     return trace(cure.before, replace(cure.workloads[0], dtype=dtype), training).peak_bytes
+
+
+def _under_autocast(program: Callable[..., torch.Tensor], dtype: torch.dtype | None) -> int:
+    """The traced peak of a program in training, with inputs in 32 bit and under autocast or not."""
+
+    def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(q.device.type, dtype, enabled=dtype is not None):
+            return program(q, k, v)
+
+    return trace(run, CURES["autocast"].workloads[0], training=True).peak_bytes
 
 
 def claims() -> dict[str, bool]:
@@ -114,6 +132,12 @@ def claims() -> dict[str, bool]:
         ),
         "autocast peaks where 32 bit does": (
             shown(auto)[0].recorded.peak_bytes == total(auto.workloads[0], 4, 6)
+        ),
+        "in bf16 one layer needs under autocast what it needs in 32 bit": (
+            _under_autocast(unfused, torch.bfloat16) == _under_autocast(unfused, None)
+        ),
+        "and four need more, in f16, too": (
+            numbers()["four_mb"] < numbers()["four_f16_mb"] < numbers()["four_bf16_mb"]
         ),
         "autocast keeps 6 bytes, 16 bit 2": [
             kept_per_score("autocast", "autocast_unfused"),

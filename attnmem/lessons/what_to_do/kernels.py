@@ -51,6 +51,10 @@ def claims() -> dict[str, bool]:
             )
         ]
         == [("cudnn", "math"), ("cudnn", "flash"), ("cudnn", "efficient")],
+        "and grouped causal ones on a T4 lose it": cures.kernels_of(
+            cures.calls()["16 bit, grouped heads"] | {"is_causal": True}
+        )[2]
+        == "math",
         "an A100 and the RTX cards get the same, and so do a T4 and a V100": not any(
             "or" in kernel for taken in taken_by.values() for kernel in taken
         ),
