@@ -62,7 +62,6 @@ OVER_ROOFS: dict[str, dict[str, tuple[float, float]]] = {
 KEPT = {16: 65.0 * W.head_bytes, 32: 33.0 * W.head_bytes}
 ONE, TWO = {512: 1e6, 1024: 4e6}, {512: 1e5, 1024: 2e5}
 
-
 DRAW: dict[str, Callable[[], Any]] = {
     "shapes": lambda: figures.shapes(replace(W, seq_len=1024)),
     "matrices": lambda: figures.matrices({"S": (SQUARE, "abcd"), "O": (FLAT, "xy")}, "abcd"),

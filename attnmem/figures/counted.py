@@ -85,9 +85,8 @@ def traffic(
     figure = Picture()
     axes = figure.subplots()
     megabytes = [size / 1e6 for size in sizes]
-    for (name, line), marker, colour in zip(
-        shares.items(), "os^v", (BLUE, ORANGE, GREEN, GREY), strict=False
-    ):
+    styles = [*zip("os^v", (BLUE, ORANGE, GREEN, GREY), strict=True)][: len(shares)]
+    for (name, line), (marker, colour) in zip(shares.items(), styles, strict=True):
         axes.plot(megabytes, line, marker=marker, color=colour, label=name)
     for height, (name, size) in enumerate(limits.items()):
         axes.axvline(size / 1e6, color=GREY, linewidth=1, linestyle="--")

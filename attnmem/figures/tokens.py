@@ -21,7 +21,7 @@ def token_cost(read: Mapping[str, float], bandwidth: float, flops: float, rate: 
     figure = Picture(figsize=(8.0, 2.1))
     axes = figure.subplots()
     start = 0.0
-    for (name, size), colour in zip(read.items(), (ORANGE, BLUE), strict=False):
+    for (name, size), colour in zip(read.items(), (ORANGE, BLUE), strict=True):
         time = 1e3 * size / bandwidth
         axes.barh(0, time, left=start, color=colour, height=0.7)
         label = f"{name}, {size / 1e9:.2f} GB\n{time:.2f} ms"

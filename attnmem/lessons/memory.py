@@ -177,8 +177,7 @@ def _claims_on_programs() -> dict[str, bool]:
         == [total(half, 5, 3), total(half, 8, 6)],
         "the math kernel stores even more": more["math_sdpa"] > 2 * s,
         "and the same for eight sequences so short that flash splits the keys of one": (
-            (t := trace(programs.flash_sdpa, EIGHT)).peak_bytes - 4 * EIGHT.head_bytes >= 0
-            and t.peak_bytes < 4.1 * EIGHT.head_bytes
+            4 <= trace(programs.flash_sdpa, EIGHT).peak_bytes / EIGHT.head_bytes < 4.1
         ),
         "flash needs 4X and one number for each row": (
             0 <= peak["flash_sdpa", False] - 4 * x - 4 * W.heads * W.seq_len < 512

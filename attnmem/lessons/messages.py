@@ -169,15 +169,15 @@ def numbers() -> dict[str, Any]:
 
 def claims() -> dict[str, bool]:
     """What the text says of its numbers."""
-    possible = _free()
+    found, possible = numbers(), _free()
     gan, avatar, pixels = map(_named, ("GAN#59", "Avatar#83", "InvokeAI#3168"))
     logits, half = map(_named, ("nanoGPT#61", "nanoGPT#88"))
     chinese, keras = map(_named, ("Chinese#104", "keras-multi-head#1"))
     sides = [n for n in range(300, 700) if n**4 * 4 in gan.size]
     return {
-        "the tensors alone are more than a card of 6 GiB has": 6 < numbers()["peak_gib"] < 8,
+        "the tensors alone are more than a card of 6 GiB has": 6 < found["peak_gib"] < 8,
         "what does not fit is open, a segment or a mistake": (
-            len(REPORTS) == sum(numbers()[name] for name in ("fit", "open", "segments", "mistaken"))
+            len(REPORTS) == sum(found[name] for name in ("fit", "open", "segments", "mistaken"))
         ),
         "of three that fit the length is read off, and of none that doesn't": (
             [report for report in REPORTS if report.read_off]

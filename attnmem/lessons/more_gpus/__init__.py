@@ -269,7 +269,7 @@ def claims() -> dict[str, bool]:
         ),
         "and did not fit": all(on.alone is None for on in WIDE.ranks),
         "two cards of either size hold the cache and the weights": all(
-            memory < 1e9 * numbers()["read_gb"] < 2 * memory for memory in (SMALL, LARGE)
+            memory < 1e9 * found["read_gb"] < 2 * memory for memory in (SMALL, LARGE)
         ),
         "two ranks fit": by_formula(WIDE.cell, 2) < CARD.memory_bytes,
         "balance saves what the bound says, within five per cent of it": all(

@@ -19,9 +19,9 @@ PROFILES = {
     "SelectivelyCheckpointed": "fused; products kept, the rest again",
     "FusedBlocksCheckpointed": "fused; each block in a checkpoint",
 }
-
-
+#: The same for the loss.
 LOSSES = {"WholeLogits": "all tokens at once", "ChunkedLogits": "512 tokens at a time"}
+
 #: The message that the page quotes: carolchenyx/MGFN.#35 on GitHub, 2023-11-21.
 REPORT = (
     "CUDA out of memory. Tried to allocate 1.70 GiB. GPU 0 has a total capacty of 6.00 GiB of which"
