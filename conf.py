@@ -16,6 +16,7 @@ PACKAGE = Path(attnmem.__file__).parent
 SOURCES = (".py", ".json", ".gz", ".toml", ".txt")
 sys.path.insert(0, str(Path(__file__).parent / "book" / "_ext"))
 os.environ["LANGUAGE"] = "en"  # in which cells answer, for all editions
+os.environ["TORCH_CUBLAS_WORKSPACE_CACHE"] = "1"  # from PyTorch 2.15 on: as the pages say
 
 
 def execution_key() -> str:

@@ -114,7 +114,8 @@ def lint(session: nox.Session) -> None:
 def measure(session: nox.Session) -> None:
     """Measure this machine's GPU and record it: the book's grid; -- --help lists what else."""
     install(session, "measure")
-    session.run("python", "-m", "attnmem", "measure", *session.posargs)
+    kept = {"TORCH_CUBLAS_WORKSPACE_CACHE": "1"}  # from PyTorch 2.15 on: as a trace expects it
+    session.run("python", "-m", "attnmem", "measure", *session.posargs, env=kept)
 
 
 @nox.session

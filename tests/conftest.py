@@ -19,6 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 os.environ["LANGUAGE"] = "en"  # in which check answers
+os.environ["TORCH_CUBLAS_WORKSPACE_CACHE"] = "1"  # from PyTorch 2.15 on: as a trace expects it
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "_build" / "explorer"

@@ -4,8 +4,10 @@ import random
 import warnings
 from typing import Any
 
-from attnmem.lessons.explorer import CARDS, GROUPED, OFFERED, TILED
+from attnmem.lessons.explorer import CARDS, FUSED, GROUPED, OFFERED, TILED
+from attnmem.lessons.shared import known
 from attnmem.prediction.allocator import cublas_workspace
+from attnmem.prediction.choice import which_kernel
 from attnmem.prediction.trace import max_seq_len, trace
 from attnmem.roofline import attainable_seconds
 from attnmem.workload import Workload
@@ -14,11 +16,11 @@ Case = dict[str, Any]
 
 # Of one case, in the browser: everything as text, since JSON has no whole numbers of this size.
 EVALUATE = """cases => cases.map(({program, training, card, memory, ...given}) => {
-  const { run, sizesOf, longest, leastSeconds, CARDS } = window.explorer;
-  const found = run(sizesOf(given), program, training);
-  if (found.refused) return null;
-  const { requested, allocated, reserved, saved, flops, bytes, workspaces } = found;
+  const { run, refusedOn, sizesOf, longest, leastSeconds, CARDS } = window.explorer;
   const on = CARDS.find(({ name }) => name === card);
+  const found = run(sizesOf(given), program, training);
+  if (found.refused || refusedOn(on, given, program, training)) return null;
+  const { requested, allocated, reserved, saved, flops, bytes, workspaces } = found;
   return {
     numbers: [requested, allocated, reserved, saved, flops, bytes, workspaces].map(String),
     alive: found.alive.map(({ name, bytes }) => [name, String(bytes)]),
@@ -60,9 +62,14 @@ def workload(case: Case) -> Workload:
 
 
 def expected(case: Case) -> dict[str, Any] | None:
-    """What the page must find; ``None`` where the program does not take these sizes."""
+    """What the page must find; ``None`` where the program, or the card, does not take the case."""
     w, program = workload(case), OFFERED[case["program"]]
     card = next(card for card in CARDS if card.name == case["card"])
+    kernel = FUSED.get(case["program"])
+    if kernel:
+        choice = which_kernel(w, training=case["training"], capability=known(card.capability))
+        if kernel not in choice.possible:
+            return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -182,9 +182,21 @@ def test_a_chosen_length_stays_when_a_model_is_chosen(page):
     assert "3,000 tokens" in answer(page)
 
 
-def test_kernels_that_an_old_card_does_not_take_are_refused(page):
-    open_case(page, "program=flash_sdpa&card=T4&N=4096")
-    assert "flash_sdpa does not take this case: the T4 is too old" in answer(page)
+@pytest.mark.parametrize(
+    ("case", "why"),
+    [
+        ("program=flash_sdpa&card=T4", "on the T4, compute capability 7.5: it takes 8.0 to 12.1"),
+        ("program=efficient_sdpa&card=T4&dtype=bfloat16", "on the T4, bfloat16: it takes float16"),
+        ("program=cudnn_sdpa&card=B200&d=256", "on the B200, head_dim 256 is over 128"),
+        (
+            "program=flash_sdpa&card=RTX+5090&d=208&mode=training",
+            "on the RTX 5090, a gradient with",
+        ),
+    ],
+)
+def test_a_kernel_that_a_card_does_not_take_is_refused(page, case, why):
+    open_case(page, f"{case}&N=4096")
+    assert f"_sdpa does not take this case: {why}" in answer(page)
 
 
 def test_heads_that_keys_do_not_divide_are_named(page):

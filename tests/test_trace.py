@@ -17,6 +17,7 @@ from attnmem import Workload, max_seq_len, measure, standard_attention, trace
 from attnmem.formulas import alive_at_peak, peak_bytes, standard_steps
 from attnmem.measurement.records import RECORDS, load
 from attnmem.prediction.allocator import CachingAllocator
+from attnmem.prediction.choice import assuming
 from attnmem.prediction.shapes import SHAPES
 from attnmem.programs import PROGRAMS, cudnn_sdpa, efficient_sdpa, flash_sdpa
 
@@ -545,3 +546,19 @@ def test_an_allocator_goes_on_from_what_another_has_left(sizes, data):
     for block in second.held:
         second.free(block)
     assert second.left() == []
+
+
+def test_workspaces_that_pytorch_does_not_keep_are_warned_of(monkeypatch):
+    def no_product(q, k, v):
+        return q + k + v
+
+    with assuming(release=(2, 15)), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trace(standard_attention, W)  # here they are kept: tests/conftest.py
+        monkeypatch.delenv("TORCH_CUBLAS_WORKSPACE_CACHE")
+        trace(no_product, W)
+        trace(standard_attention, W, device="cpu")
+        with assuming(release=(2, 14)):
+            trace(standard_attention, W)
+        with pytest.warns(UserWarning, match="set TORCH_CUBLAS_WORKSPACE_CACHE=1"):
+            trace(standard_attention, W)

@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from itertools import groupby, product
 from math import lcm
 from multiprocessing import get_context
 from typing import Any
@@ -18,6 +19,7 @@ from attnmem.catalog import ACCELERATORS, MODELS, accelerator, model
 from attnmem.lessons.shared import known
 from attnmem.lessons.table import Table
 from attnmem.prediction.allocator import cublas_workspace
+from attnmem.prediction.choice import which_kernel
 from attnmem.prediction.conditions import all_hold
 from attnmem.prediction.kernels.fused import MULTIPROCESSORS
 from attnmem.prediction.listing import Draw, Piece, Work, draw, draw_groups, listing
@@ -26,7 +28,7 @@ from attnmem.prediction.symbolic import Polynomial
 from attnmem.prediction.trace import max_seq_len, trace
 from attnmem.programs import PROGRAMS, Program
 from attnmem.tiles.attention import tiled_attention
-from attnmem.workload import Workload
+from attnmem.workload import Workload, dtype_name
 
 
 def fused(backend: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -52,9 +54,10 @@ GROUPED = ("standard_attention", "causal_attention", "math_sdpa", "flash_sdpa")
 #: The cards of the page: whose compute capability is known, from which follows what PyTorch keeps
 #: for cuBLAS, and which kernels it takes.
 CARDS = tuple(card for card in ACCELERATORS if card.capability)
-#: From this on flash and cuDNN's kernel are taken: check_sm_version in cuda/sdp_utils.cpp.
-AMPERE = (8, 0)
-
+#: The programs that are one kernel of PyTorch's, which a card may not take.
+FUSED = {"flash_sdpa": "flash", "efficient_sdpa": "efficient", "cudnn_sdpa": "cudnn"}
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+WIDEST = 1024  # the largest head dimension of the page
 
 #: Sums of what a kernel's backward pass cuts in parts have more terms to choose from than a listing
 #: has samples by itself, where heads are as wide as here.
@@ -177,6 +180,35 @@ def _element_sizes(program: Program, piece: Piece, training: bool, how: Draw) ->
     )
 
 
+@cache
+def refusals(capability: tuple[int, int]) -> list[tuple[str, str, bool, int, int, str]]:
+    """Where a card has a reason not to take a kernel that an H100 has not, by PyTorch's own rules.
+
+    Each: program, dtype, whether in training, the first and the last head dimension, and why.
+    """
+    found = []
+    for program, dtype, training in product(FUSED, DTYPES, (False, True)):
+        why = partial(_refusal, capability, FUSED[program], dtype, training)
+        for reason, (first, *more) in groupby(range(1, WIDEST + 1), key=why):
+            if reason:
+                last = [first, *more][-1]
+                found.append((program, dtype_name(dtype), training, first, last, reason))
+    return found
+
+
+def _refusal(
+    capability: tuple[int, int], kernel: str, dtype: torch.dtype, training: bool, d: int
+) -> str | None:
+    """Why a card does not take a kernel, in words that are the same for each head dimension."""
+    w = Workload(batch=1, heads=1, seq_len=64, head_dim=d, dtype=dtype)
+    here, there = (
+        which_kernel(w, training=training, capability=on).reasons[kernel]
+        for on in (capability, (9, 0))
+    )
+    new = (why for why in here if why not in there and "comes before it" not in why)
+    return next((why.replace(f"head_dim {d}", "head_dim") for why in new), None)
+
+
 def data() -> dict[str, Any]:
     """All that the page knows: programs, cards, models. About two minutes of a processor's time."""
     jobs = [(name, on) for on in (True, False) for name in reversed(OFFERED)]  # the long ones first
@@ -204,7 +236,7 @@ def data() -> dict[str, Any]:
                 card.peak_flops(matrix=True),
                 card.peak_flops(matrix=False),
                 card.special_rate,
-                known(card.capability) < AMPERE,
+                refusals(known(card.capability)),
             ]
             for card in CARDS
         ],

@@ -203,7 +203,7 @@ def _observe_cuda(act: Act, device: torch.device, training: bool, before: Act | 
         torch.cuda.synchronize()
         # From an empty cache: blocks left over from earlier work would be reused, and what is
         # *allocated* would depend on them. Without cuBLAS's workspaces, which the first matrix
-        # product allocates and keeps for ever, so that the warm-up shows their size.
+        # product allocates and keeps, so that the warm-up shows their size.
         torch._C._cuda_clearCublasWorkspaces()
         _release()
         already = torch.cuda.memory_stats()

@@ -9,12 +9,13 @@ from attnmem.workload import round_up
 
 
 def cublas_workspace(capability: tuple[int, int], release: tuple[int, int] = (2, 13)) -> int:
-    """The workspace in bytes that PyTorch keeps for each cuBLAS handle on each stream.
+    """The workspace in bytes that PyTorch has for each cuBLAS handle on each stream.
 
     32 MiB for compute capability 9.0 and, in the releases 2.12 and 2.13 of PyTorch, for 10 and 12;
     else 8,320 KiB. Source: parseChosenWorkspaceSize in PyTorch's
     aten/src/ATen/cuda/CublasHandlePool.cpp, without CUBLAS_WORKSPACE_CONFIG; its pull requests
-    91564 (9.0) and 175344 (10 and 12, after the branch of 2.11 was cut).
+    91564 (9.0) and 175344 (10 and 12, after the branch of 2.11 was cut). It is kept from its first
+    use on; from 2.15 on only with TORCH_CUBLAS_WORKSPACE_CACHE=1 (pull request 194311).
 
     >>> cublas_workspace((9, 0)), cublas_workspace((8, 6))
     (33554432, 8519680)

@@ -185,7 +185,6 @@ def _settings() -> dict[str, Any]:
         "efficient": cuda.mem_efficient_sdp_enabled(),
         "math": cuda.math_sdp_enabled(),
     }
-    major, minor = torch.__version__.split(".")[:2]
     numbers = torch._C._get_sdp_priority_order()
     order = tuple(BACKENDS[number] for number in numbers if number in BACKENDS)
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -194,9 +193,16 @@ def _settings() -> dict[str, Any]:
         # One of the two orders that PyTorch itself sets does not tell who has set it.
         "priority": None if order in (KERNELS, FIRST_FLASH) else order,
         "deterministic": torch.are_deterministic_algorithms_enabled() and not warn_only,
-        "release": (int(major), int(minor)),
+        "release": release(),
         "cudnn": known_cudnn() or CUDNN,
     } | ASSUMED.get()
+
+
+def release() -> tuple[int, int]:
+    """PyTorch's, such as ``(2, 13)``, or the one that :func:`assuming` says."""
+    major, minor = torch.__version__.split(".")[:2]
+    found: tuple[int, int] = ASSUMED.get().get("release", (int(major), int(minor)))
+    return found
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """Running a program on shapes alone, and what is written down."""
 
 import bisect
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -11,11 +12,12 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from attnmem.prediction.allocator import CachingAllocator, cublas_workspace
+from attnmem.prediction.choice import release
 from attnmem.prediction.dispatch import Dispatch
 from attnmem.prediction.formula import Formula, Peak, of_peak
 from attnmem.prediction.modules import as_moved
 from attnmem.prediction.recorder import Recorder, without_data
-from attnmem.prediction.refusal import CannotFollow
+from attnmem.prediction.refusal import CannotFollow, warn
 from attnmem.programs import Program, run
 from attnmem.timeline import Event, Step
 from attnmem.workload import Workload
@@ -60,6 +62,8 @@ class Trace:
             live += size
             timeline.append(Event(block.label, size, live))
             numbers.setdefault(id(block), len(numbers))
+        if recorder.device == "cuda":
+            _expect_kept_workspaces(recorder.steps)
         return cls(
             workload=workload,
             training=training,
@@ -216,13 +220,29 @@ class Trace:
 
         One workspace for the thread that calls the program, and one for autograd's, if they
         multiply matrices with cuBLAS. ``capability`` is the compute capability of the GPU, (9, 0)
-        for an H100 or H200; on the CPU the answer is 0.
+        for an H100 or H200; on the CPU the answer is 0. PyTorch 2.15 keeps them only where
+        TORCH_CUBLAS_WORKSPACE_CACHE=1 is set.
         """
         threads = {step.stage for step in self.steps if step.name in CUBLAS}
         return len(threads) * cublas_workspace(capability) if self.device == "cuda" else 0
 
 
 CUBLAS = {"mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot"}
+
+
+def _expect_kept_workspaces(steps: Iterable[Step]) -> None:
+    """Warn where cuBLAS has a workspace for the time of each product: a peak may then have one.
+
+    Source: isCUDABlasWorkspaceCachingEnabled in PyTorch's aten/src/ATen/cuda/CublasHandlePool.cpp
+    (pull request 194311), and the documentation of 2.15.
+    """
+    if release() < (2, 15) or os.environ.get("TORCH_CUBLAS_WORKSPACE_CACHE") == "1":
+        return
+    if any(step.name in CUBLAS for step in steps):
+        warn(
+            "from 2.15 on PyTorch gives cuBLAS a workspace for the time of each product, which is "
+            "in no number here: set TORCH_CUBLAS_WORKSPACE_CACHE=1, and it keeps them, as before"
+        )
 
 
 def trace(
@@ -251,9 +271,10 @@ def trace(
     causal; two fast paths of ``eval()``. Warned of by name: operations that are not known, or are
     known to allocate what is not known; three tensors in ``einsum``; gradients of gradients; fused
     attention under ``torch.vmap``; ``empty_cache``; a tensor that is printed; whether a GradScaler
-    steps. Not seen: what extensions allocate inside their operators, a pool of threads that is none
-    of Python's ``concurrent.futures`` and was there before, on a CPU buffers of its kernels'
-    threads, and code of PyTorch that another release writes in another way.
+    steps; workspaces of cuBLAS that PyTorch does not keep, from 2.15 on. Not seen: what extensions
+    allocate inside their operators, a pool of threads that is none of Python's
+    ``concurrent.futures`` and was there before, on a CPU buffers of its kernels' threads, and code
+    of PyTorch that another release writes in another way.
 
     Raises ``ValueError`` for another device, or a dtype that random numbers do not have, and
     whatever ``program`` raises.

@@ -8,19 +8,16 @@ function longestOf({ B, H, G, d, dtype, layers }, program, training, card) {
   return known.get(key);
 }
 
-/* Kernels that want compute capability 8.0. */
-const SINCE_AMPERE = ["flash_sdpa", "cudnn_sdpa"];
-
 /* All that is said of a case; of one that the program does not take, why: `refused`. */
 function answer(given) {
   const of = sizesOf(given);
   const training = given.mode === "training";
   const card = CARDS.find(({ name }) => name === given.card);
   const rows = Object.keys(DATA.programs).map((program) => {
-    const older = card.older && SINCE_AMPERE.includes(program);
-    const found = older ? { refused: `the ${card.name} is too old` } : run(of, program, training);
+    const refused = refusedOn(card, given, program, training);
+    const found = refused ? { refused } : run(of, program, training);
     const need = found.refused ? null : layersNeed(found, given.layers);
-    const most = older ? null : longestOf(given, program, training, card);
+    const most = refused ? null : longestOf(given, program, training, card);
     return { program, found, need, most, fits: need !== null && need <= card.memory };
   });
   const own = rows.find(({ program }) => program === given.program);

@@ -99,6 +99,16 @@ function inTurns([first, between, last], many, act, state) {
   act(last);
 }
 
+/* Why a card does not take a kernel that an H100 would take. */
+function refusedOn(card, { dtype, d }, program, training) {
+  const found = card.refusals.find(
+    ([name, type, mode, first, last]) =>
+      name === program && type === dtype && mode === training && first <= d && d <= last,
+  );
+  const why = found && found.at(-1).replace("head_dim", `head_dim ${d}`);
+  return found && `on the ${card.name}, ${why}`;
+}
+
 /* A run of a program. Of a case that it does not take, only why: `refused`. */
 function run(of, program, training) {
   if (of("G") !== of("H") && !DATA.grouped.includes(program))

@@ -6,9 +6,9 @@ const at = (name) => root.querySelector(`[data-show="${name}"]`);
 const field = (name) => form.elements[name];
 
 const CARDS = DATA.cards.map(
-  ([name, memory, workspace, bandwidth, matrix, vector, special, older]) => ({
+  ([name, memory, workspace, bandwidth, matrix, vector, special, refusals]) => ({
     name, memory: BigInt(memory), workspace: BigInt(workspace), bandwidth, matrix, vector, special,
-    older,
+    refusals,
   }),
 );
 const LIMITS = { B: 4096, H: 1024, G: 1024, N: 2 ** 20, d: 1024, layers: 1024 };
@@ -150,4 +150,6 @@ root.hidden = false;
 update();
 
 /* For those who want numbers, and for the tests. */
-window.explorer = { run, sizesOf, longest, leastSeconds, termsOf, formulaOf, CARDS, DATA };
+window.explorer = {
+  run, refusedOn, sizesOf, longest, leastSeconds, termsOf, formulaOf, CARDS, DATA,
+};
