@@ -33,13 +33,14 @@ def table_of_devices(devices: Sequence[Provenance]) -> Table:
 def table_of_versions() -> Table:
     """The device that builds this copy of the book, and the versions that it is built with."""
     here = provenance()
+    installed = {x.name.lower(): x.version for x in importlib.metadata.distributions()}
     return Table(
         {"what": "", "version": ""},
         (
             ("device", here.device),
             ("driver", here.driver or "none"),
             ("Python", here.python),
-            *((name, importlib.metadata.version(name)) for name in DISTRIBUTIONS),
+            *((name, installed.get(name.lower(), "–")) for name in DISTRIBUTIONS),
             ("system", platform.system()),
         ),
     )

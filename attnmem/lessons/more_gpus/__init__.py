@@ -190,6 +190,7 @@ def numbers() -> dict[str, Any]:
         "state_all": STATE + CUDNN_PLAN,
         "fixed_gb": fixed_bytes() / 1e9,
         "kept_gb": kept_bytes() / 1e9,
+        "case_outside_gb": outside["all cells"] / 1e9,
         "case_gb": card_bytes("ring", 8) / 1e9,
         "case_flops": attention_flops() / 1e18,
         "case_seconds": attention_flops() / training_rate() / 8,
