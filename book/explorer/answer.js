@@ -156,7 +156,7 @@ function showMemory({ given, card, requested, allocated, reserved, saved, kept, 
 
 function showSpeed({ card, flops, bytes, steps }) {
   const rates = `${count(card.bandwidth / 1e9)} GB/s, ${count(card.matrix / 1e12)} TFLOP/s`;
-  const sheet = `the ${card.name}, by its data sheet: ${rates} of 16-bit products`;
+  const sheet = `the ${card.name}, by its data sheet: ${rates} of f16 products`;
   const intensity = SHORT.format(Number(flops) / Number(bytes));
   rowsInto("speed", [
     ["Arithmetic", flopsText(flops), `exactly ${count(flops)} FLOPs`],
