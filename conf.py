@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import os
-import pkgutil
 import platform
 import shutil
 import sys
@@ -96,7 +95,8 @@ bibtex_default_style = "plain"
 
 autosummary_ignore_module_all = True
 REFERENCE = Path(__file__).parent / "book" / "en" / "reference"
-MODULES = {module.name for module in pkgutil.walk_packages(attnmem.__path__, "attnmem.")}
+FILES = (path.relative_to(PACKAGE.parent).with_suffix("") for path in PACKAGE.rglob("*.py"))
+MODULES = {".".join(path.parts).removesuffix(".__init__") for path in FILES}
 if not {stub.stem for stub in REFERENCE.glob("*.rst")} <= MODULES:
     shutil.rmtree(REFERENCE)  # a module is no more, and pages of others still list it
 autodoc_default_options = {"exclude-members": "set"}  # of matplotlib's figures
