@@ -13,9 +13,10 @@ import pytest
 import torch
 from conftest import ROOT
 from playwright.sync_api import Browser, Page, expect
+from test_browser import findings
 from test_messages import FORMS, NEW, NOT_ATTENTION, OLD, TRIED
 from test_messages import ROUND as ROUND_SIZES
-from visiting import LAPTOP, PHONE, alone, findings, fits
+from visiting import LAPTOP, PHONE, alone, fits
 
 from attnmem.catalog import MODELS
 from attnmem.messages import answer, explain
@@ -248,7 +249,9 @@ def paste(page: Page, text: str) -> str:
 @pytest.mark.parametrize("text", STATES.values(), ids=STATES)
 def test_axe_finds_nothing_in_any_state(page, text):
     paste(page, text)
-    assert findings(page, only="#explain") == []  # what stands around it: test_browser.py
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert findings(page, "mjx-container") == []
     for size in (PHONE, LAPTOP):
         page.set_viewport_size(size)
         assert fits(page)

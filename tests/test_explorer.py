@@ -14,7 +14,8 @@ import pytest
 from conftest import CHAPTERS, ROOT
 from playwright.sync_api import Browser, Page, expect
 from settings import EVALUATE, Case, draw, expected, workload
-from visiting import LAPTOP, PHONE, alone, findings, fits
+from test_browser import findings
+from visiting import LAPTOP, PHONE, alone, fits
 
 from attnmem.catalog import model
 from attnmem.lessons.explorer import CARDS, OFFERED, TILED, common
@@ -114,7 +115,9 @@ STATES = {
 def test_axe_finds_nothing_in_any_state(page, state):
     open_case(page, state)
     page.evaluate("document.querySelectorAll('#explore details').forEach(d => d.open = true)")
-    assert findings(page, only="#explore") == []  # what stands around it: test_browser.py
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert findings(page, "mjx-container") == []
     for size in (PHONE, LAPTOP):
         page.set_viewport_size(size)
         assert fits(page)

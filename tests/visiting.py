@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from conftest import PAGES
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
@@ -78,8 +77,9 @@ class Visit:
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("requestfailed", lambda request: self.complaints.append(request.url))
         page.on("response", self._note_response)
-        page.goto(address)
-        whole(page)
+        page.goto(address, wait_until="networkidle")
+        if page.locator(".math").count():
+            page.wait_for_selector("mjx-container")
 
     def _note_console(self, message) -> None:
         if message.type in ("error", "warning"):
@@ -107,37 +107,6 @@ def seen(request, browser: Browser, site: str) -> Iterator[Visit]:
     """Each page, loaded once, in the light and on a laptop, for all tests that leave it so."""
     with browser.new_context(color_scheme="light", viewport=LAPTOP) as context:
         yield Visit(context.new_page(), f"{site}/{request.param}.html")
-
-
-def whole(page: Page) -> None:
-    """Wait until all of a page is there that it loads, and its formulas are set."""
-    page.evaluate("window.MathJax?.startup.promise")
-    page.evaluate("document.fonts.ready.then(() => true)")
-
-
-#: Leaves of each formula its place alone.
-BLANK = """all => all
-  .map(formula => [formula, formula.getBoundingClientRect()])
-  .forEach(([formula, { width, height }]) => {
-    formula.replaceChildren();
-    formula.style.cssText = `display: inline-block; width: ${width}px; height: ${height}px`;
-  })"""
-
-
-def findings(page: Page, *, only: str | None = None) -> list[str]:
-    """What axe finds in a page or a part of it: in the light by all rules, in the dark of colours.
-
-    Formulas are left out. They are as dark as the text around them, and half of all elements, with
-    each of which some rules would compare every other: so they are emptied.
-    """
-    page.locator("mjx-container").evaluate_all(BLANK)
-    where = {"exclude": [["mjx-container"]]} | ({"include": [[only]]} if only else {})
-    light = Axe().run(page, where, {"resultTypes": ["violations"]})
-    page.emulate_media(color_scheme="dark")
-    dark = Axe().run(page, where, {"resultTypes": ["violations"], "runOnly": ["color-contrast"]})
-    page.emulate_media(color_scheme="light")
-    found = light.response["violations"] + dark.response["violations"]
-    return [f"{v['id']}: {node['html']}" for v in found for node in v["nodes"]]
 
 
 def fits(page: Page) -> bool:

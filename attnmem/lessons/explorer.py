@@ -201,11 +201,11 @@ def _refusal(
 ) -> str | None:
     """Why a card does not take a kernel, in words that are the same for each head dimension."""
     w = Workload(batch=1, heads=1, seq_len=64, head_dim=d, dtype=dtype)
-    here, there = (
-        which_kernel(w, training=training, capability=on).reasons[kernel]
-        for on in (capability, (9, 0))
-    )
-    new = (why for why in here if why not in there and "comes before it" not in why)
+    here = which_kernel(w, training=training, capability=capability)
+    if kernel in here.possible:
+        return None
+    there = which_kernel(w, training=training, capability=(9, 0))
+    new = (why for why in here.reasons[kernel] if why not in there.reasons[kernel])
     return next((why.replace(f"head_dim {d}", "head_dim") for why in new), None)
 
 

@@ -33,17 +33,24 @@ def table_of_devices(devices: Sequence[Provenance]) -> Table:
 def table_of_versions() -> Table:
     """The device that builds this copy of the book, and the versions that it is built with."""
     here = provenance()
-    installed = {x.name.lower(): x.version for x in importlib.metadata.distributions()}
     return Table(
         {"what": "", "version": ""},
         (
             ("device", here.device),
             ("driver", here.driver or "none"),
             ("Python", here.python),
-            *((name, installed.get(name.lower(), "–")) for name in DISTRIBUTIONS),
+            *((name, _version(name)) for name in DISTRIBUTIONS),
             ("system", platform.system()),
         ),
     )
+
+
+def _version(name: str) -> str:
+    """That of a distribution; the cells of the book need fewer of them than its build."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "–"
 
 
 def table_of_records() -> Table:
